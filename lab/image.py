@@ -1,0 +1,81 @@
+"""The one Debian 13 image that all droplets of the lab start from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+
+from lab import settings
+from lab.commands import run
+
+# What DigitalOcean's own image brings; everything else is the product's business.
+PACKAGES = (
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    "udev",
+    "python3",
+    "iproute2",
+    "openssh-server",
+    "ca-certificates",
+    "sudo",
+    "cloud-init",
+    "netplan.io",
+    "systemd-resolved",
+    "curl",
+    "procps",
+)
+SUITE = "trixie"
+ROOTFS = settings.IMAGE / "rootfs"
+_STAMP = settings.IMAGE / "recipe"
+
+
+def _recipe() -> str:
+    return hashlib.sha256(" ".join((SUITE, *PACKAGES)).encode()).hexdigest()
+
+
+def is_built() -> bool:
+    """Whether the image on disk is complete and of the present recipe."""
+    return _STAMP.exists() and _STAMP.read_text() == _recipe()
+
+
+def build() -> None:
+    """Make the image, or keep the one there is.
+
+    Raises CommandError with mmdebstrap's own words when a package cannot be had.
+    """
+    if is_built():
+        return
+    settings.STATE.mkdir(mode=0o755, parents=True, exist_ok=True)
+    unfinished = settings.STATE / "image.unfinished"
+    for leftover in (unfinished, settings.IMAGE):
+        if leftover.exists():
+            run("rm", "-rf", "--one-file-system", str(leftover))
+    unfinished.mkdir(mode=0o755)
+    rootfs = unfinished / "rootfs"
+    run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(rootfs))
+    for name in ("etc/machine-id", "etc/hostname", "etc/resolv.conf"):
+        (rootfs / name).unlink(missing_ok=True)
+    for key in (rootfs / "etc/ssh").glob("ssh_host_*"):
+        key.unlink()
+    (rootfs / "etc/machine-id").write_text("uninitialized\n")
+    (rootfs / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    (unfinished / "recipe").write_text(_recipe())
+    os.sync()
+    unfinished.rename(settings.IMAGE)
+
+
+def remove() -> None:
+    """Delete the image and the package cache."""
+    for path in (settings.IMAGE, settings.CACHE):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def package_hosts(root: Path = ROOTFS) -> list[str]:
+    """The host names that a Debian machine's own apt sources name: all that the package proxy lets through."""
+    sources = [root / "etc/apt/sources.list", *(root / "etc/apt/sources.list.d").glob("*")]
+    text = "\n".join(source.read_text() for source in sources if source.is_file())
+    return sorted(set(re.findall(r"^(?!\s*#).*?https?://([^/:\s]+)", text, flags=re.MULTILINE)))

@@ -1,0 +1,55 @@
+"""Where the lab lives: its paths, addresses and names, in one place.
+
+Addresses of droplets and services are documentation networks (RFC 5737); Microsoft's are its own, from the published
+signalling networks, since the product admits nobody else. All of them exist inside the lab's network namespaces only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+STATE = Path("/var/lib/teams-sbc-lab")
+CACHE = Path("/var/cache/teams-sbc-lab")
+RUN = Path("/run/teams-sbc-lab")
+LOG = Path("/var/log/teams-sbc-lab")
+
+IMAGE = STATE / "image"
+DROPLETS = STATE / "droplets"
+CA = STATE / "ca"
+ROOTS = STATE / "roots"
+API_STATE = STATE / "api.json"
+PIDFILE = RUN / "lab.pid"
+READY = RUN / "ready"
+
+API_PORT = 18080
+CONTROL_PORT = 18081
+CONTROL_URL = f"http://127.0.0.1:{CONTROL_PORT}"
+
+ROUTER = "sbclab"
+UPLINK = "sbclab0"
+ROUTER_ADDRESS = "198.51.100.1"
+CONTROLLER_ADDRESS = "198.51.100.2"
+SERVICES_NETWORK = "198.51.100.0/24"
+DNS_ADDRESS = "198.51.100.53"
+ACME_ADDRESS = "198.51.100.14"
+ACME_PORT = 14000
+ACME_MANAGEMENT_PORT = 15000
+PROXY_PORT = 3128
+DROPLETS_NETWORK = "203.0.113.0/24"
+DROPLETS_GATEWAY = "203.0.113.1"
+DROPLETS_PREFIX = 24
+
+ACME_NAME = "acme.lab.test"
+PACKAGES_NAME = "packages.lab.test"
+
+MICROSOFT_PROXIES = {
+    "sip.pstnhub.microsoft.com": ("commercial", "52.112.0.1"),
+    "sip2.pstnhub.microsoft.com": ("commercial", "52.112.0.2"),
+    "sip3.pstnhub.microsoft.com": ("commercial", "52.112.0.3"),
+    "sip.pstnhub.gov.teams.microsoft.us": ("gcc_high", "52.127.88.1"),
+    "sip.pstnhub.dod.teams.microsoft.us": ("dod", "52.127.64.1"),
+}
+
+# What the lab finds in its customers' account from the start.
+DOMAIN = "voip.test"
+OPTIONS_INTERVAL = 10
