@@ -1,0 +1,170 @@
+"""The lab's stand-in for the public CA behind Microsoft's certificates: serverAuth-only leaves, RSA throughout."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPublicKeyTypes
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+KEY_BITS = 2048
+RENEW_WITHIN = timedelta(days=30)
+
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+SERVER_AUTH = (ExtendedKeyUsageOID.SERVER_AUTH,)
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """A certificate and its private key, in PEM."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """A root that issues leaves."""
+
+    certificate: x509.Certificate
+    key: PrivateKey
+
+    @classmethod
+    def make(cls, name: str, lifetime: timedelta = timedelta(days=3650)) -> Authority:
+        """A new root called `name`."""
+        key = rsa.generate_private_key(65537, KEY_BITS)
+        subject = _name(name)
+        certificate = (
+            _builder(subject, subject, key.public_key(), datetime.now(UTC) - timedelta(hours=1), lifetime)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_key_usage(authority=True), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        return cls(certificate, key)
+
+    def issue(
+        self,
+        names: Iterable[str],
+        *,
+        key: PrivateKey | None = None,
+        usages: Collection[x509.ObjectIdentifier] = SERVER_AUTH,
+        not_before: datetime | None = None,
+        lifetime: timedelta = timedelta(days=365),
+    ) -> tuple[x509.Certificate, PrivateKey]:
+        """A leaf for `names`, the first of which is its CN; `usages` is its extended key usage, left out if empty."""
+        first, *others = names
+        key = key or rsa.generate_private_key(65537, KEY_BITS)
+        begin = not_before or datetime.now(UTC) - timedelta(hours=1)
+        issuer_key = self.key.public_key()
+        alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in (first, *others)])
+        builder = (
+            _builder(_name(first), self.certificate.subject, key.public_key(), begin, lifetime)
+            .add_extension(alternatives, critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(authority=False), critical=True)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
+        )
+        if usages:
+            builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        return builder.sign(self.key, hashes.SHA256()), key
+
+
+def prepare(directory: Path, names: Iterable[str]) -> tuple[Files, dict[str, Files]]:
+    """The root, and one certificate for each of `names`, as files in `directory`.
+
+    What is there and good for another 30 days stays; the rest is made anew, with it whatever the root had issued.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    root = Files(directory / "root.pem", directory / "root.key")
+    loaded = _load(root)
+    authority = Authority(*loaded) if loaded else Authority.make("Lab Microsoft Root CA")
+    if not loaded:
+        _save(root, authority.certificate, authority.key)
+    leaves = {}
+    for name in names:
+        leaf = leaves[name] = Files(directory / f"{name}.pem", directory / f"{name}.key")
+        loaded = _load(leaf)
+        if not loaded or not _issued_by(loaded[0], authority.certificate):
+            _save(leaf, *authority.issue([name]))
+    return root, leaves
+
+
+def _load(files: Files) -> tuple[x509.Certificate, PrivateKey] | None:
+    try:
+        certificate = x509.load_pem_x509_certificate(files.certificate.read_bytes())
+        key = serialization.load_pem_private_key(files.key.read_bytes(), None)
+    except (OSError, ValueError):
+        return None
+    fresh = certificate.not_valid_after_utc - datetime.now(UTC) > RENEW_WITHIN
+    if not fresh or not isinstance(key, PrivateKey) or key.public_key() != certificate.public_key():
+        return None
+    return certificate, key
+
+
+def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _save(files: Files, certificate: x509.Certificate, key: PrivateKey) -> None:
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    _replace(files.key, pem, 0o600)
+    _replace(files.certificate, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+
+
+def _replace(path: Path, content: bytes, mode: int) -> None:
+    temporary = path.with_name(path.name + ".new")
+    temporary.unlink(missing_ok=True)
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
+    os.replace(temporary, path)
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: CertificateIssuerPublicKeyTypes,
+    begin: datetime,
+    lifetime: timedelta,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(begin + lifetime)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _key_usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=not authority,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        encipher_only=False,
+        decipher_only=False,
+    )

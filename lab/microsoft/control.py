@@ -1,0 +1,191 @@
+"""Microsoft's side for administrators and tests, over HTTP: trunks, faults, timers, and what the proxies saw.
+
+GET    /trunks, /trunks/{fqdn}   Microsoft's view of the SBCs
+PUT    /trunks/{fqdn}            {"enabled": true, "cloud": "commercial"}, both optional
+DELETE /trunks/{fqdn}
+GET    /proxies                  the proxies, their faults and connections
+POST   /proxies/{name}/fault     {"kind": "down|refuse|error|silent|mute|none"}; error: also code, reason, retry_after
+GET    /settings                 the timers, in seconds
+PUT    /settings                 {"options_interval", "demote_after", "timeout"}, all optional
+GET    /refusals                 the last handshakes that failed and OPTIONS that were not accepted
+POST   /reset                    no trunks, no faults, the timers of the start
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, get_args
+
+from aiohttp import web
+
+from lab.microsoft.proxy import Proxy, World
+from lab.microsoft.trunks import Fault, FaultKind, Settings, Trunk, as_json, fully_qualified, why_not_active
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def make_app(proxies: dict[str, Proxy], world: World) -> web.Application:
+    """The application; a bad request is answered 400, an unknown name 404, both as {"error": text}."""
+    control = Control(proxies, world)
+    app = web.Application(middlewares=[_errors_as_json])
+    app.add_routes(
+        [
+            web.get("/trunks", control.list_trunks),
+            web.get("/trunks/{fqdn}", control.get_trunk),
+            web.put("/trunks/{fqdn}", control.put_trunk),
+            web.delete("/trunks/{fqdn}", control.delete_trunk),
+            web.get("/proxies", control.list_proxies),
+            web.post("/proxies/{name}/fault", control.set_fault),
+            web.get("/settings", control.get_settings),
+            web.put("/settings", control.put_settings),
+            web.get("/refusals", control.list_refusals),
+            web.post("/reset", control.reset),
+        ]
+    )
+    return app
+
+
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except ValueError as exc:
+        return web.json_response({"error": str(exc)}, status=400)
+    except KeyError as exc:
+        return web.json_response({"error": f"{exc.args[0]} is not known"}, status=404)
+
+
+async def _body(request: web.Request, **types: type | tuple[type, ...]) -> dict[str, Any]:
+    """The JSON object in the request, empty if there is none. Raises ValueError for a key or a type not in `types`."""
+    text = await request.text()
+    body = json.loads(text) if text.strip() else {}
+    if not isinstance(body, dict):
+        raise ValueError("the body is no JSON object")
+    for key, value in body.items():
+        if key not in types:
+            raise ValueError(f"{key} is not one of {', '.join(types)}")
+        if not isinstance(value, types[key]) or (isinstance(value, bool) and types[key] is not bool):
+            raise ValueError(f"{key} = {value!r} has the wrong type")
+    return body
+
+
+class Control:
+    """The handlers."""
+
+    def __init__(self, proxies: dict[str, Proxy], world: World) -> None:
+        self._proxies = proxies
+        self._world = world
+        self._initial = dataclasses.replace(world.settings)
+
+    async def list_trunks(self, request: web.Request) -> web.Response:
+        return web.json_response({trunk.fqdn: self._view(trunk) for trunk in self._world.registry})
+
+    async def get_trunk(self, request: web.Request) -> web.Response:
+        return web.json_response(self._view(self._trunk(request)))
+
+    async def put_trunk(self, request: web.Request) -> web.Response:
+        fqdn = fully_qualified(request.match_info["fqdn"])
+        old = self._world.registry.get(fqdn)
+        body = await _body(request, enabled=bool, cloud=str)
+        cloud = body.get("cloud", old.cloud if old else "commercial")
+        clouds = sorted({proxy.config.cloud for proxy in self._proxies.values()})
+        if cloud not in clouds:
+            raise ValueError(f"cloud = {cloud!r} is not one of {', '.join(clouds)}")
+        if old and old.cloud != cloud:
+            self._forget(fqdn)
+        trunk = self._world.registry.put(fqdn, enabled=body.get("enabled", old.enabled if old else True), cloud=cloud)
+        return web.json_response(self._view(trunk), status=200 if old else 201)
+
+    async def delete_trunk(self, request: web.Request) -> web.Response:
+        trunk = self._trunk(request)
+        self._world.registry.delete(trunk.fqdn)
+        self._forget(trunk.fqdn)
+        return web.Response(status=204)
+
+    async def list_proxies(self, request: web.Request) -> web.Response:
+        return web.json_response({name: _proxy_view(proxy) for name, proxy in self._proxies.items()})
+
+    async def set_fault(self, request: web.Request) -> web.Response:
+        proxy = self._proxies[request.match_info["name"]]
+        fault = Fault(**await _body(request, kind=str, code=int, reason=str, retry_after=int))
+        if fault.kind not in get_args(FaultKind):
+            raise ValueError(f"kind = {fault.kind!r} is not one of {', '.join(get_args(FaultKind))}")
+        if fault.code // 100 not in range(3, 7):
+            raise ValueError(f"code = {fault.code} is no error")
+        await proxy.set_fault(fault)
+        return web.json_response(_proxy_view(proxy))
+
+    async def get_settings(self, request: web.Request) -> web.Response:
+        return web.json_response(dataclasses.asdict(self._world.settings))
+
+    async def put_settings(self, request: web.Request) -> web.Response:
+        number = (int, float)
+        body = await _body(request, options_interval=number, demote_after=number, timeout=number)
+        for key, value in body.items():
+            if value <= 0:
+                raise ValueError(f"{key} = {value} is not above zero")
+        for key, value in body.items():
+            setattr(self._world.settings, key, float(value))
+        return await self.get_settings(request)
+
+    async def list_refusals(self, request: web.Request) -> web.Response:
+        return web.json_response(list(self._world.refusals))
+
+    async def reset(self, request: web.Request) -> web.Response:
+        for trunk in self._world.registry:
+            self._forget(trunk.fqdn)
+        self._world.registry.clear()
+        self._world.refusals.clear()
+        for field in dataclasses.fields(Settings):
+            setattr(self._world.settings, field.name, getattr(self._initial, field.name))
+        for proxy in self._proxies.values():
+            await proxy.set_fault(Fault())
+        return web.Response(status=204)
+
+    def _trunk(self, request: web.Request) -> Trunk:
+        fqdn = request.match_info["fqdn"]
+        trunk = self._world.registry.get(fully_qualified(fqdn))
+        if trunk is None:
+            raise KeyError(fqdn)
+        return trunk
+
+    def _forget(self, fqdn: str) -> None:
+        for proxy in self._proxies.values():
+            proxy.forget(fqdn)
+
+    def _view(self, trunk: Trunk) -> dict[str, Any]:
+        now = time.time()
+        views = {}
+        for name, proxy in self._proxies.items():
+            if proxy.config.cloud != trunk.cloud:
+                continue
+            seen = trunk.seen_by(name)
+            why_not = why_not_active(trunk, name, proxy.fault, now, self._world.settings)
+            views[name] = {
+                "active": why_not is None,
+                "why_not": why_not,
+                "received": as_json(seen.received, now),
+                "refused": as_json(seen.refused, now),
+                "sent": as_json(seen.sent, now),
+            }
+        return {
+            "fqdn": trunk.fqdn,
+            "enabled": trunk.enabled,
+            "cloud": trunk.cloud,
+            "active": all(view["active"] for view in views.values()),
+            "proxies": views,
+        }
+
+
+def _proxy_view(proxy: Proxy) -> dict[str, Any]:
+    return {
+        "cloud": proxy.config.cloud,
+        "address": proxy.config.address,
+        "port": proxy.config.port,
+        "listening": proxy.listening,
+        "connections": proxy.connections,
+        "fault": dataclasses.asdict(proxy.fault),
+    }
