@@ -1,0 +1,117 @@
+"""What happens to a request besides its work: the log, the rate limit and faults made on purpose."""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from collections import deque
+from dataclasses import dataclass, fields
+from typing import Any
+
+LOG_LENGTH = 10_000
+REQUESTS_PER_HOUR = 5_000
+"""https://docs.digitalocean.com/reference/api/api-reference/#section/Introduction/Rate-Limit"""
+
+KINDS = {
+    "429": "too many requests; with retry-after when `retry_after` (seconds) is given",
+    "500": "an error in the API's own shape",
+    "502html": "a gateway's HTML page",
+    "422pending": "Droplet already has a pending event",
+    "404": "not found",
+    "lost": "the work is done, then the connection is closed without an answer",
+    "dropped": "the connection is closed and nothing is done",
+    "slow": "the work is done, the answer comes `seconds` later",
+}
+
+
+@dataclass
+class Fault:
+    """One disturbance: the next `count` requests that match, after `after` of them passed, fail in the way of `kind`.
+
+    `path_glob` is matched against the path without query and final slash, for instance `/v2/droplets/*`. Raises
+    ValueError for a kind that does not exist.
+    """
+
+    kind: str
+    method: str = "*"
+    path_glob: str = "*"
+    count: int = 1
+    after: int = 0
+    retry_after: float | None = None
+    seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind = {self.kind!r}: must be one of {', '.join(KINDS)}")
+
+    @classmethod
+    def parse(cls, body: dict[str, Any]) -> Fault:
+        """A fault from JSON. Raises ValueError with what is wrong."""
+        known = [field.name for field in fields(cls)]
+        if unknown := body.keys() - set(known):
+            raise ValueError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+        if "kind" not in body:
+            raise ValueError(f"kind is missing: one of {', '.join(KINDS)}")
+        return cls(**body)
+
+
+@dataclass(frozen=True)
+class LoggedRequest:
+    """One line of the log. `unknown_keys` are body keys that the API does not know, which it ignores in silence."""
+
+    time: float
+    method: str
+    path: str
+    status: int
+    request_id: str
+    seconds: float
+    fault: str | None
+    unknown_keys: tuple[str, ...]
+
+
+class Traffic:
+    """The log and the faults of one account."""
+
+    def __init__(self) -> None:
+        self.faults: list[Fault] = []
+        self.requests: deque[LoggedRequest] = deque(maxlen=LOG_LENGTH)
+        self._arrivals: dict[str, deque[float]] = {}
+
+    def fault_for(self, method: str, path: str) -> Fault | None:
+        """The fault that strikes this request, if any; it is used up by one."""
+        for fault in self.faults:
+            if fault.method in ("*", method) and fnmatch.fnmatchcase(path, fault.path_glob):
+                if fault.after > 0:
+                    fault.after -= 1
+                    continue
+                fault.count -= 1
+                if fault.count <= 0:
+                    self.faults.remove(fault)
+                return fault
+        return None
+
+    def too_many(self, name: str, limit: int) -> float | None:
+        """Count one request against a limit a minute (0: none); return seconds to wait when it is over."""
+        arrivals = self._window(name, 60)
+        if limit and len(arrivals) >= limit:
+            return arrivals[0] + 60 - time.time()
+        arrivals.append(time.time())
+        return None
+
+    def quota(self) -> tuple[int, int]:
+        """Count one request in the hour; return how many are left and when (Unix seconds) the oldest expires."""
+        arrivals = self._window("hour", 3600)
+        arrivals.append(time.time())
+        return max(0, REQUESTS_PER_HOUR - len(arrivals)), int(arrivals[0] + 3600)
+
+    def clear(self) -> None:
+        """Forget every request and every fault."""
+        self.faults.clear()
+        self.requests.clear()
+        self._arrivals.clear()
+
+    def _window(self, name: str, seconds: float) -> deque[float]:
+        arrivals = self._arrivals.setdefault(name, deque())
+        while arrivals and arrivals[0] < time.time() - seconds:
+            arrivals.popleft()
+        return arrivals
