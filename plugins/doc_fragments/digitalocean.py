@@ -1,0 +1,33 @@
+"""What the documentation of all digitalocean modules has in common."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    DOCUMENTATION = r"""
+options:
+  state:
+    description: Whether it shall exist.
+    type: str
+    choices: [present, absent]
+    default: present
+  token:
+    description: The API token. If not given, the environment's E(DIGITALOCEAN_ACCESS_TOKEN) is used.
+    type: str
+    required: true
+requirements:
+  - python-digitalocean >= 1.17
+attributes:
+  check_mode:
+    description: Changes nothing and says what would be changed.
+    support: full
+  diff_mode:
+    description: Shows what is, or would be, changed.
+    support: full
+notes:
+  - Runs on the controller, with C(delegate_to=localhost).
+  - The API's endpoint comes from the environment's E(DIGITALOCEAN_END_POINT); without it, production is used.
+  - GET, PUT and DELETE are repeated after an answer of 5xx or none. What was created is looked up before its creation
+    is repeated. A rate limit (429) is waited out for up to two minutes.
+  - A failure returns RV(ignore:error) with C(method), C(path), C(status), C(id), C(message) and C(request_id).
+"""

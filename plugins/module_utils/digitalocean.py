@@ -1,0 +1,283 @@
+"""A thin client of DigitalOcean's API v2 on python-digitalocean.
+
+The library's one seam is the private request method of its BaseAPI. Client replaces it, so that every exchange has a
+timeout, is repeated when (and only when) that is safe, keeps status and request id of an error, and logs no body.
+Facts about the API: https://docs.digitalocean.com/reference/api/ (read November 2026).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import itertools
+import os
+import random
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
+
+LIBRARY_ERROR = None
+try:
+    import requests
+    from digitalocean.baseapi import BaseAPI
+except ImportError:
+    LIBRARY_ERROR = traceback.format_exc()
+    BaseAPI = object
+
+Resource = dict[str, Any]
+
+PRODUCTION = "https://api.digitalocean.com/v2/"
+COMMON_TAG = "sbc"
+TAG_PREFIX = "sbc:"
+BACKOFF_LONGEST = 8.0
+
+
+def customer_tag(customer: str) -> str:
+    """The tag by which a customer's droplet is found."""
+    return f"{TAG_PREFIX}customer:{customer}"
+
+
+def public_address(droplet: Resource) -> str | None:
+    """The droplet's public IPv4 address; networks.v4 may list the private one first, or be empty at first."""
+    addresses = droplet.get("networks", {}).get("v4", [])
+    return next((each["ip_address"] for each in addresses if each["type"] == "public"), None)
+
+
+def fingerprint(public_key: str) -> str:
+    """The MD5 fingerprint by which the API knows an OpenSSH public key. Raises ValueError if the text is none."""
+    kind, _, rest = public_key.strip().partition(" ")
+    try:
+        blob = base64.b64decode(rest.split()[0], validate=True)
+    except (IndexError, binascii.Error):
+        blob = b""
+    if not kind or not blob.startswith(len(kind).to_bytes(4, "big") + kind.encode()):
+        raise ValueError("not an OpenSSH public key: one line 'TYPE BASE64 COMMENT' is expected")
+    return hashlib.md5(blob, usedforsecurity=False).digest().hex(":")
+
+
+def checked_endpoint(endpoint: str) -> str:
+    """The endpoint with its final slash. Raises ValueError if it cannot be one, or would carry the token in clear."""
+    parts = urlsplit(endpoint)
+    if not parts.hostname or parts.scheme not in ("http", "https") or parts.path.rstrip("/") != "/v2":
+        raise ValueError(f"API endpoint {endpoint!r}: a URL such as {PRODUCTION} is expected")
+    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+        raise ValueError(f"API endpoint {endpoint!r}: http would carry the token in clear, use https")
+    return endpoint.rstrip("/") + "/"
+
+
+@dataclass(eq=False)
+class ApiError(Exception):
+    """An exchange that failed for good; status is None when no answer came."""
+
+    method: str
+    path: str
+    message: str
+    status: int | None = None
+    id: str = ""
+    request_id: str = ""
+
+    def __str__(self) -> str:
+        answer = " ".join(str(part) for part in (self.status, self.id) if part) or "no answer"
+        request = f" (request {self.request_id})" if self.request_id else ""
+        return f"{self.method} {self.path}: {answer}: {self.message}{request}"
+
+    @property
+    def unsettled(self) -> bool:
+        """The API may have done what was asked although it did not say so."""
+        return self.status is None or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+class Client(BaseAPI):  # type: ignore[misc]  # the library has no types
+    """One account at one endpoint: the argument's, else the environment's, else production.
+
+    timeout: seconds for one exchange to connect, and between two bytes of its answer.
+    attempts: how often an exchange is tried that fails with 5xx or without an answer.
+    patience: seconds to wait, all in all, for a rate limit or another pending event of the same resource.
+    """
+
+    # Seconds between the looks for what a POST without an answer may have created, before it is repeated.
+    settling = (1.0, 2.0, 4.0)
+
+    def __init__(
+        self,
+        token: str,
+        endpoint: str | None = None,
+        *,
+        timeout: float = 30,
+        attempts: int = 6,
+        patience: float = 120,
+    ) -> None:
+        endpoint = endpoint or os.environ.get("DIGITALOCEAN_END_POINT") or PRODUCTION
+        super().__init__(token=token, end_point=checked_endpoint(endpoint))
+        self._secret = token
+        self._timeout, self._attempts, self._patience = timeout, attempts, patience
+        # As an auth callable, because a netrc entry for the host would replace a plain header.
+        self._session.auth = self._authorize
+        self._session.headers["User-Agent"] = "teams-sbc python-digitalocean"
+
+    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._secret}"
+        return request
+
+    def _BaseAPI__perform_request(self, url: str, type: str = "GET", params: Any = None) -> requests.Response:
+        return self._exchange(type, url, **{"query" if type == "GET" else "body": params})
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        body: Resource | None = None,
+        repeatable: bool = True,
+    ) -> requests.Response:
+        url = urljoin(self.end_point, path)
+        if not url.startswith(self.end_point):
+            raise ApiError(method, path, f"refused: the address lies outside {self.end_point}")
+        deadline = time.monotonic() + self._patience
+        for attempt in itertools.count(1):
+            pause = min(BACKOFF_LONGEST, 0.25 * 2**attempt) * random.uniform(0.5, 1)
+            try:
+                answer = self._session.request(
+                    method, url, params=query, json=body, timeout=self._timeout, allow_redirects=False
+                )
+            except requests.RequestException as problem:
+                error = ApiError(method, path, self._redacted(str(problem)))
+            else:
+                if answer.ok and not answer.is_redirect:
+                    return answer
+                error = self._error(method, path, answer)
+                if error.status == HTTPStatus.TOO_MANY_REQUESTS:
+                    pause = _rate_limit_pause(answer.headers, pause)
+            if error.status == HTTPStatus.TOO_MANY_REQUESTS or "pending event" in error.message:
+                again = time.monotonic() + pause < deadline
+            else:
+                again = repeatable and error.unsettled and attempt < self._attempts
+            if not again:
+                raise error
+            time.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def _error(self, method: str, path: str, answer: requests.Response) -> ApiError:
+        try:
+            body = answer.json()
+        except ValueError:
+            body = {}
+        if not isinstance(body, dict):
+            body = {}
+        message = body.get("message") or answer.reason or "an error without a message"
+        if answer.status_code == HTTPStatus.TOO_MANY_REQUESTS and "retry-after" not in answer.headers:
+            message += f" (the limit resets at {answer.headers.get('ratelimit-reset', 'an unknown time')}, unix time)"
+        request_id = body.get("request_id") or answer.headers.get("x-request-id", "")
+        return ApiError(
+            method, path, self._redacted(message), answer.status_code, str(body.get("id", "")), str(request_id)
+        )
+
+    def _redacted(self, text: str) -> str:
+        return text.replace(self._secret, "********") if self._secret else text
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Resource | None = None,
+        query: Mapping[str, Any] | None = None,
+        repeatable: bool | None = None,
+    ) -> Resource:
+        """One exchange; repeated on 5xx or silence unless it is a POST that is not said to be repeatable.
+
+        Raises ApiError.
+        """
+        repeatable = method != "POST" if repeatable is None else repeatable
+        answer = self._exchange(method, path, query, body, repeatable)
+        if not answer.content:
+            return {}
+        try:
+            data = answer.json()
+        except ValueError:
+            data = None
+        if not isinstance(data, dict):
+            raise ApiError(method, path, "the answer is not a JSON object", answer.status_code)
+        return data
+
+    def get(self, path: str, key: str) -> Resource | None:
+        """The resource at path, or None if there is none. Raises ApiError."""
+        try:
+            return self.call("GET", path)[key]
+        except ApiError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+
+    def get_all(self, path: str, key: str, **filters: str) -> list[Resource]:
+        """All resources of a collection, 200 a page. Raises ApiError."""
+        return self.get_data(path, params=dict(filters))[key]
+
+    def delete(self, path: str, body: Resource | None = None) -> bool:
+        """Whether there was something to delete. Raises ApiError."""
+        try:
+            self.call("DELETE", path, body)
+        except ApiError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return False
+            raise
+        return True
+
+    def create(self, path: str, key: str, body: Resource, find: Callable[[], Resource | None]) -> Resource:
+        """Create exactly one resource: a POST that may have been carried out is repeated only if find() finds nothing.
+
+        A refusal (409, 422) is no error either if find() shows that another run was quicker. Raises ApiError.
+        """
+        for last in (False, False, True):
+            try:
+                return self.call("POST", path, body)[key]
+            except ApiError as error:
+                if not error.unsettled and error.status not in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY):
+                    raise
+                for pause in self.settling if error.unsettled else (0,):
+                    time.sleep(pause)
+                    if found := find():
+                        return found
+                if last or not error.unsettled:
+                    raise
+        raise AssertionError("unreachable")
+
+    def ensure_tag(self, name: str) -> None:
+        """Create the tag unless it exists. Raises ApiError."""
+        self.create("tags", "tag", {"name": name}, lambda: self.get(f"tags/{name}", "tag"))
+
+
+def _rate_limit_pause(headers: Mapping[str, str], backoff: float) -> float:
+    """Seconds to wait after a 429: retry-after comes with the burst limit only, the hourly one says when it resets."""
+    if (after := headers.get("retry-after", "")).isdigit():
+        return float(after) + random.uniform(0, 0.5)
+    if headers.get("ratelimit-remaining") == "0" and (reset := headers.get("ratelimit-reset", "")).isdigit():
+        return max(backoff, float(reset) - time.time())
+    return backoff
+
+
+def make_module(argument_spec: Resource, **keywords: Any) -> AnsibleModule:
+    """An AnsibleModule with the arguments that all modules share; supports check mode."""
+    token = {"type": "str", "required": True, "no_log": True, "fallback": (env_fallback, ["DIGITALOCEAN_ACCESS_TOKEN"])}
+    state = {"choices": ["present", "absent"], "default": "present"}
+    spec = {"state": state, "token": token, **argument_spec}
+    return AnsibleModule(argument_spec=spec, supports_check_mode=True, **keywords)
+
+
+def run(module: AnsibleModule, work: Callable[[AnsibleModule, Client], Resource]) -> None:
+    """Leave the module with what work returns, or with the one reason why it failed."""
+    if LIBRARY_ERROR:
+        module.fail_json(msg=missing_required_lib("python-digitalocean"), exception=LIBRARY_ERROR)
+    try:
+        result = work(module, Client(module.params["token"]))
+    except ApiError as error:
+        module.fail_json(msg=str(error), error=asdict(error))
+    except ValueError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)

@@ -1,0 +1,221 @@
+"""What must be true of customers and account before anything is created: pure functions from facts to mistakes."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible.module_utils.digitalocean import checked_endpoint, fingerprint
+
+CLOUDS = ("commercial", "gcc_high", "dod")
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+TAGGABLE = re.compile(r"[a-z0-9-]{1,200}")
+LONGEST_NAME = 253
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """What is wrong with a variable, and what to do; value is shown unless it is None."""
+
+    host: str
+    variable: str
+    value: Any
+    problem: str
+    remedy: str
+
+    def __str__(self) -> str:
+        value = "" if self.value is None else f" = {self.value!s}"
+        return f"{self.host}: {self.variable}{value}: {self.problem}; {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Customer:
+    """One inventory host: its variables' values (without secrets), and where they can be changed."""
+
+    host: str
+    place: str
+    values: Mapping[str, Any]
+
+    def mistake(self, variable: str, problem: str, remedy: str) -> Mistake:
+        return Mistake(self.host, variable, self.values.get(variable), problem, f"{remedy} ({self.place})")
+
+
+@dataclass(frozen=True)
+class Account:
+    """What the API says; customers are those that have a droplet, regions and images map a slug to what it allows."""
+
+    status: str
+    droplet_limit: int
+    droplets: int
+    customers: frozenset[str] = frozenset()
+    domains: frozenset[str] = frozenset()
+    regions: frozenset[str] = frozenset()
+    sizes: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    images: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+def is_host_name(name: Any) -> bool:
+    """A lower-case host name of two labels or more (RFC 1123, section 2.1), and no IP address."""
+    if not isinstance(name, str) or len(name) > LONGEST_NAME:
+        return False
+    labels = name.split(".")
+    return len(labels) > 1 and all(LABEL.fullmatch(label) for label in labels) and not labels[-1].isdigit()
+
+
+def is_email(text: Any) -> bool:
+    """Something that a mail system could deliver to: no more is checked of the part before the @."""
+    if not isinstance(text, str):
+        return False
+    local, _, domain = text.rpartition("@")
+    return bool(re.fullmatch(r"[^\s@,;<>]+", local)) and is_host_name(domain.lower())
+
+
+def check_customer(customer: Customer, clouds: Iterable[str] = CLOUDS) -> list[Mistake]:
+    """Mistakes that one customer's variables show by themselves."""
+    values, found = customer.values, customer.mistake
+    mistakes = []
+    if not TAGGABLE.fullmatch(customer.host):
+        mistakes.append(
+            found("inventory_hostname", "cannot be a tag", "rename the host: a-z, 0-9 and '-' only, 200 at most")
+        )
+    mistakes += _check_names(customer)
+    if values.get("sbc_cloud") not in clouds:
+        mistakes.append(found("sbc_cloud", "is no Microsoft cloud that is known", f"choose one of {', '.join(clouds)}"))
+    if values.get("sbc_dns") not in ("digitalocean", "manual"):
+        mistakes.append(found("sbc_dns", "is unknown", "choose digitalocean or manual"))
+    if "sbc_contact_email" in values and not is_email(values["sbc_contact_email"]):
+        mistakes.append(found("sbc_contact_email", "is no e-mail address", "write one such as it@example.com"))
+    if "sbc_ssh_sources" in values:
+        mistakes += _check_sources(customer)
+    if "droplet_ssh_public_key" in values:
+        try:
+            fingerprint(str(values["droplet_ssh_public_key"]))
+        except ValueError as error:
+            mistakes.append(found("droplet_ssh_public_key", f"is {error}", "write the text of the .pub file"))
+    directory = values.get("certificate_directory", "production")
+    if directory not in ("production", "staging") and not str(directory).startswith("https://"):
+        mistakes.append(
+            found("certificate_directory", "is no ACME directory", "choose production, staging or a https:// URL")
+        )
+    return mistakes
+
+
+def _check_names(customer: Customer) -> list[Mistake]:
+    fqdn, domain = customer.values.get("sbc_fqdn"), customer.values.get("sbc_domain")
+    mistakes = []
+
+    def found(variable: str, problem: str, remedy: str) -> None:
+        mistakes.append(customer.mistake(variable, problem, remedy))
+
+    if not fqdn:
+        found("sbc_fqdn", "is missing", "write the SBC's full name, such as sbc1.example.com")
+    elif not is_host_name(fqdn):
+        found("sbc_fqdn", "is not a host name", "write it in lower case, such as sbc1.example.com")
+    elif fqdn.endswith(".onmicrosoft.com"):
+        found("sbc_fqdn", "is Microsoft's own name, which no SBC can have", "use a domain of your own")
+    elif is_host_name(domain) and not fqdn.endswith(f".{domain}"):
+        found("sbc_fqdn", f"is not under the domain {domain}", "correct sbc_fqdn or sbc_domain")
+    if domain and not is_host_name(domain):
+        found("sbc_domain", "is not a domain", "write it in lower case, such as example.com")
+    elif not domain and customer.values.get("sbc_dns") != "manual":
+        found("sbc_domain", "is missing", "write the domain at DigitalOcean that the FQDN is under")
+    return mistakes
+
+
+def _check_sources(customer: Customer) -> list[Mistake]:
+    sources = customer.values["sbc_ssh_sources"]
+    remedy = "list the networks that may use SSH, such as [198.51.100.0/24]"
+    if not isinstance(sources, list) or not sources:
+        return [customer.mistake("sbc_ssh_sources", "names no network", remedy)]
+    mistakes = []
+    for source in sources:
+        try:
+            ipaddress.ip_network(str(source))
+        except ValueError as error:
+            problem = f"is no network ({error})"
+            mistakes.append(Mistake(customer.host, "sbc_ssh_sources", source, problem, f"{remedy} ({customer.place})"))
+    return mistakes
+
+
+def check_together(customers: Iterable[Customer]) -> list[Mistake]:
+    """Mistakes that only several customers can make: one FQDN for two of them."""
+    first: dict[str, str] = {}
+    mistakes = []
+    for customer in customers:
+        fqdn = customer.values.get("sbc_fqdn")
+        if fqdn and first.setdefault(fqdn, customer.host) != customer.host:
+            mistakes.append(
+                customer.mistake("sbc_fqdn", f"is {first[fqdn]}'s already", "give each customer an FQDN of its own")
+            )
+    return mistakes
+
+
+def check_endpoint(customer: Customer, environment: str | None) -> list[Mistake]:
+    """An endpoint in the environment must be the inventory's: else droplets would be made where nobody looks."""
+    declared = customer.values["sbc_api_endpoint"]
+    try:
+        declared = checked_endpoint(str(declared))
+    except ValueError as error:
+        return [customer.mistake("sbc_api_endpoint", f"cannot be used ({error})", "correct it")]
+    if environment and environment.rstrip("/") + "/" != declared:
+        return [
+            Mistake(
+                customer.host,
+                "DIGITALOCEAN_END_POINT",
+                environment,
+                f"the environment names another API than the inventory, which declares {declared}",
+                f"unset DIGITALOCEAN_END_POINT, or set sbc_api_endpoint to it ({customer.place})",
+            )
+        ]
+    return []
+
+
+def check_account(customers: list[Customer], account: Account) -> list[Mistake]:
+    """Mistakes that only the account can show, for the customers that use it."""
+    mistakes = []
+    if account.status == "locked":
+        mistakes.append(
+            Mistake("account", "status", account.status, "DigitalOcean has locked it", "ask DigitalOcean's support why")
+        )
+    for customer in customers:
+        mistakes += _check_order(customer, account)
+    new = [customer.host for customer in customers if customer.host not in account.customers]
+    if account.droplets + len(new) > account.droplet_limit:
+        mistakes.append(
+            Mistake(
+                "account",
+                "droplet_limit",
+                account.droplet_limit,
+                f"is too low: {account.droplets} exist, and {len(new)} would be created ({', '.join(new)})",
+                "ask DigitalOcean to raise it, destroy droplets that nobody needs, or run with --limit",
+            )
+        )
+    return mistakes
+
+
+def _check_order(customer: Customer, account: Account) -> list[Mistake]:
+    values, found = customer.values, customer.mistake
+    mistakes = []
+    domain = values.get("sbc_domain")
+    if values.get("sbc_dns") == "digitalocean" and is_host_name(domain) and domain not in account.domains:
+        mistakes.append(
+            found("sbc_domain", "is not a domain of this account", "add it at DigitalOcean, or say sbc_dns: manual")
+        )
+    region, size, image = (values.get(f"droplet_{name}") for name in ("region", "size", "image"))
+    known = region in account.regions
+    if not known:
+        offered = ", ".join(sorted(account.regions))
+        mistakes.append(found("droplet_region", "is unknown or takes no new droplets", f"choose one of {offered}"))
+    if size not in account.sizes:
+        mistakes.append(found("droplet_size", "is unknown", "choose a slug from slugs.do-api.dev, such as s-1vcpu-1gb"))
+    elif known and region not in account.sizes[size]:
+        offered = ", ".join(sorted(account.sizes[size])) or "none at the moment"
+        mistakes.append(found("droplet_size", f"is not offered in {region}", f"choose another; regions: {offered}"))
+    if str(image) not in account.images:
+        mistakes.append(found("droplet_image", "is unknown", "use debian-13-x64"))
+    elif known and region not in account.images[str(image)]:
+        mistakes.append(found("droplet_image", f"is not available in {region}", "choose another region or image"))
+    return mistakes

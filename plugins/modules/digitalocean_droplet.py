@@ -1,0 +1,335 @@
+#!/usr/bin/python
+"""Ansible module: a customer's droplet at DigitalOcean."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: digitalocean_droplet
+short_description: A customer's droplet at DigitalOcean
+description:
+  - Makes sure that a customer has exactly one droplet, that it is switched on and has its public IPv4 address, or that
+    there is none.
+  - The droplet is found by its tag C(sbc:customer:CUSTOMER), because names of droplets are not unique. More than one
+    droplet with that tag is an error that lists them.
+  - Name and tags of an existing droplet are mended. Another region or image needs a new droplet, and another size a
+    resize; these are reported as RV(drift) with a warning, and left as they are.
+options:
+  customer:
+    description: The customer, which is the inventory's host name.
+    type: str
+    required: true
+  name:
+    description: Name of the droplet, which is its host name too. Required with O(state=present).
+    type: str
+  region:
+    description: Slug of the region. Required with O(state=present).
+    type: str
+  size:
+    description: Slug of the size. Required with O(state=present).
+    type: str
+  image:
+    description: Slug of the image, or the number of one of the account's own. Required with O(state=present).
+    type: str
+  ssh_keys:
+    description:
+      - Fingerprints or numbers of the account's SSH keys that may log in as root. They count at creation only.
+    type: list
+    elements: str
+    default: []
+  user_data:
+    description:
+      - The document for cloud-init; ASCII, 64 KiB at most. It counts at creation only, and is shown nowhere.
+    type: str
+  tags:
+    description:
+      - Tags beside C(sbc) and C(sbc:customer:CUSTOMER), which a droplet always gets.
+      - A tag that begins with C(sbc:) and is not named here is taken off an existing droplet; other tags stay.
+    type: list
+    elements: str
+    default: []
+  monitoring:
+    description: Whether DigitalOcean's metrics agent is installed. It counts at creation only.
+    type: bool
+    default: false
+  timeout:
+    description: Seconds to wait for the droplet to be switched on, have its address, or be gone.
+    type: int
+    default: 300
+  droplet_id:
+    description:
+      - Required with O(state=absent), and only then. Nothing is deleted but the droplet that has this number B(and) the
+        customer's tag.
+    type: int
+extends_documentation_fragment: digitalocean
+author: teams-sbc
+"""
+
+EXAMPLES = r"""
+- name: The customer has a droplet
+  digitalocean_droplet:
+    customer: "{{ inventory_hostname }}"
+    name: "{{ sbc_fqdn }}"
+    region: fra1
+    size: s-1vcpu-1gb
+    image: debian-13-x64
+    ssh_keys: ["{{ key.fingerprint }}"]
+    user_data: "{{ lookup('ansible.builtin.template', 'user_data.yml') }}"
+  delegate_to: localhost
+  register: machine
+
+- name: The customer has no droplet any more
+  digitalocean_droplet:
+    customer: "{{ inventory_hostname }}"
+    droplet_id: "{{ sbc_droplet_id }}"
+    state: absent
+  delegate_to: localhost
+"""
+
+RETURN = r"""
+droplet:
+  description:
+    - The droplet. In check mode, C(id) and C(address) of one that is to be created are null.
+  returned: with state=present
+  type: dict
+  contains:
+    id: {description: Its number., type: int}
+    name: {description: Its name., type: str}
+    status: {description: "C(active) unless in check mode.", type: str}
+    address: {description: Its public IPv4 address., type: str}
+    region: {description: Slug of its region., type: str}
+    size: {description: Slug of its size., type: str}
+    image: {description: Slug of its image; the number of an image without one., type: str}
+    tags: {description: All its tags., type: list, elements: str}
+    created_at: {description: When it was created (ISO 8601)., type: str}
+  sample:
+    id: 3164444
+    name: sbc1.example.com
+    status: active
+    address: 203.0.113.10
+    region: fra1
+    size: s-1vcpu-1gb
+    image: debian-13-x64
+    tags: [sbc, "sbc:customer:contoso"]
+    created_at: "2026-11-20T10:00:00Z"
+created:
+  description: Whether the droplet was, or would be, created by this task.
+  returned: with state=present
+  type: bool
+drift:
+  description: What differs from the parameters and is not changed here (C(attribute), C(is), C(wanted), C(remedy)).
+  returned: with state=present
+  type: list
+  elements: dict
+"""
+
+import time
+from collections.abc import Iterator
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.digitalocean import (
+    COMMON_TAG,
+    TAG_PREFIX,
+    Client,
+    Resource,
+    customer_tag,
+    make_module,
+    public_address,
+    run,
+)
+
+USER_DATA_MOST = 64 * 1024
+UNSEEN_LONGEST = 30
+
+
+class CustomersDroplet:
+    """The droplet of one customer: what it is, what it should be, and the way there."""
+
+    def __init__(self, module: AnsibleModule, client: Client) -> None:
+        self.module, self.client, self.wanted = module, client, module.params
+        self.tag = customer_tag(self.wanted["customer"])
+        self.tags = sorted({COMMON_TAG, self.tag, *self.wanted["tags"]})
+
+    def find(self) -> Resource | None:
+        """The customer's droplet. Raises ValueError if there are several."""
+        droplets = self.client.get_all("droplets", "droplets", tag_name=self.tag)
+        if len(droplets) > 1:
+            listed = ", ".join(f"{d['id']} ({d['name']}, {public_address(d) or 'no address'})" for d in droplets)
+            raise ValueError(
+                f"{len(droplets)} droplets carry the tag {self.tag}: {listed}. Look which one is in use, and take the "
+                f"tag off the others, or destroy them, in DigitalOcean's control panel"
+            )
+        return droplets[0] if droplets else None
+
+    def present(self) -> Resource:
+        found = self.find()
+        if found is None:
+            return self.create()
+        droplet = found
+        before, after = self.shown(found), self.mended(found)
+        if not self.module.check_mode:
+            if found["status"] == "archive":
+                raise ValueError(f"droplet {found['id']} of {self.wanted['customer']} is archived: restore it first")
+            if found["status"] == "new" or not public_address(found):
+                droplet = self.wait_until_ready(found["id"])
+            droplet = self.mend(droplet)
+        drift = self.drift(found)
+        for each in drift:
+            self.module.warn(
+                f"droplet {found['id']} of {self.wanted['customer']}: {each['attribute']} is {each['is']}, "
+                f"{each['wanted']} is wanted: {each['remedy']}"
+            )
+        result = {"changed": before != after, "created": False, "droplet": self.summary(droplet), "drift": drift}
+        return result | ({"diff": {"before": before, "after": after}} if before != after else {})
+
+    def create(self) -> Resource:
+        wanted = self.wanted
+        user_data = wanted["user_data"]
+        if user_data is not None and (not user_data.isascii() or len(user_data) > USER_DATA_MOST):
+            raise ValueError(f"user_data must be ASCII and {USER_DATA_MOST} bytes at most")
+        body = {name: wanted[name] for name in ("name", "region", "size", "monitoring")}
+        body["image"] = int(wanted["image"]) if wanted["image"].isdigit() else wanted["image"]
+        body["ssh_keys"] = [int(key) if key.isdigit() else key for key in wanted["ssh_keys"]]
+        body["tags"] = self.tags
+        diff = {"before": {}, "after": dict(body)}
+        if user_data is not None:
+            body["user_data"] = user_data
+        if self.module.check_mode:
+            droplet = self.summary({"size_slug": wanted["size"], "tags": self.tags, "name": wanted["name"]})
+            droplet |= {"region": wanted["region"], "image": wanted["image"]}
+        else:
+            made = self.client.create("droplets", "droplet", body, self.find)
+            droplet = self.summary(self.wait_until_ready(made["id"]))
+        return {"changed": True, "created": True, "droplet": droplet, "drift": [], "diff": diff}
+
+    def absent(self) -> Resource:
+        number, found = self.wanted["droplet_id"], self.find()
+        if found is None:
+            return {"changed": False}
+        if found["id"] != number:
+            raise ValueError(
+                f"droplet {found['id']} ({found['name']}) carries the tag {self.tag}, but droplet_id is {number}: "
+                f"nothing was deleted"
+            )
+        if not self.module.check_mode:
+            self.client.delete(f"droplets/{number}")
+            for _ in self.patiently(f"droplet {number} is still there"):
+                if self.client.get(f"droplets/{number}", "droplet") is None:
+                    break
+        return {"changed": True, "diff": {"before": self.shown(found), "after": {}}}
+
+    def mended(self, droplet: Resource) -> Resource:
+        kept = {tag for tag in droplet["tags"] if not tag.startswith(TAG_PREFIX)}
+        return {
+            "name": self.wanted["name"],
+            "status": "active" if droplet["status"] == "off" else droplet["status"],
+            "tags": sorted(kept | set(self.tags)),
+        }
+
+    @staticmethod
+    def shown(droplet: Resource) -> Resource:
+        return {"name": droplet["name"], "status": droplet["status"], "tags": sorted(droplet["tags"])}
+
+    def mend(self, droplet: Resource) -> Resource:
+        """Bring name, tags and power to what is wanted; returns the droplet as it is then."""
+        number, before, after = droplet["id"], self.shown(droplet), self.mended(droplet)
+        if before == after:
+            return droplet
+        resource = {"resources": [{"resource_id": str(number), "resource_type": "droplet"}]}
+        for tag in sorted(set(after["tags"]) - set(before["tags"])):
+            self.client.ensure_tag(tag)
+            self.client.call("POST", f"tags/{tag}/resources", resource, repeatable=True)
+        for tag in sorted(set(before["tags"]) - set(after["tags"])):
+            self.client.delete(f"tags/{tag}/resources", resource)
+        if after["name"] != before["name"]:
+            self.act(number, {"type": "rename", "name": after["name"]})
+        if after["status"] != before["status"]:
+            self.act(number, {"type": "power_on"})
+        return self.wait_until_ready(number)
+
+    def act(self, number: int, body: Resource) -> None:
+        action = self.client.call("POST", f"droplets/{number}/actions", body, repeatable=True)["action"]
+        for _ in self.patiently(f"action {action['id']} ({body['type']}) of droplet {number} is not completed"):
+            if action["status"] == "completed":
+                return
+            if action["status"] == "errored":
+                raise ValueError(f"action {action['id']} ({body['type']}) of droplet {number} failed at DigitalOcean")
+            action = self.client.call("GET", f"actions/{action['id']}")["action"]
+
+    def wait_until_ready(self, number: int) -> Resource:
+        """The droplet, once it is switched on and has its address; a fresh one may be unknown for a moment."""
+        start, droplet = time.monotonic(), None
+        for _ in self.patiently(f"droplet {number} is not active with a public address"):
+            droplet = self.client.get(f"droplets/{number}", "droplet")
+            if droplet is None and time.monotonic() - start > UNSEEN_LONGEST:
+                break
+            if droplet and droplet["status"] == "active" and public_address(droplet):
+                return droplet
+        raise ValueError(f"droplet {number} has vanished: its creation failed at DigitalOcean, or someone destroyed it")
+
+    def patiently(self, complaint: str) -> Iterator[None]:
+        """One turn now, and more at growing intervals. Raises ValueError with the complaint after the timeout."""
+        deadline, pause = time.monotonic() + self.wanted["timeout"], 0.2
+        while True:
+            yield
+            if time.monotonic() + pause > deadline:
+                raise ValueError(f"{complaint} after {self.wanted['timeout']} s")
+            time.sleep(pause)
+            pause = min(3.0, pause * 1.5)
+
+    def drift(self, droplet: Resource) -> list[Resource]:
+        summary, image, wanted = self.summary(droplet), droplet["image"], self.wanted
+        differences = [
+            (name, remedy)
+            for name, remedy in (("region", "a replacement is required"), ("size", "a resize is required"))
+            if summary[name] != wanted[name]
+        ]
+        # A retired image loses its slug: then there is nothing to compare with.
+        if wanted["image"] not in (image.get("slug"), str(image["id"])) and image.get("slug"):
+            differences.append(("image", "a replacement is required"))
+        return [
+            {"attribute": name, "is": summary[name], "wanted": wanted[name], "remedy": remedy}
+            for name, remedy in differences
+        ]
+
+    @staticmethod
+    def summary(droplet: Resource) -> Resource:
+        image = droplet.get("image", {})
+        return {
+            "id": droplet.get("id"),
+            "name": droplet["name"],
+            "status": droplet.get("status"),
+            "address": public_address(droplet),
+            "region": droplet.get("region", {}).get("slug"),
+            "size": droplet["size_slug"],
+            "image": image.get("slug") or str(image.get("id", "")),
+            "tags": sorted(droplet["tags"]),
+            "created_at": droplet.get("created_at"),
+        }
+
+
+def work(module: AnsibleModule, client: Client) -> Resource:
+    droplet = CustomersDroplet(module, client)
+    if module.params["state"] == "absent":
+        return droplet.absent()
+    if module.params["droplet_id"] is not None:
+        raise ValueError("droplet_id is for state=absent only")
+    return droplet.present()
+
+
+def main() -> None:
+    spec: Resource = {name: {"type": "str"} for name in ("name", "region", "size", "image")}
+    spec |= {
+        "customer": {"type": "str", "required": True},
+        "ssh_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
+        "user_data": {"type": "str", "no_log": True},
+        "tags": {"type": "list", "elements": "str", "default": []},
+        "monitoring": {"type": "bool", "default": False},
+        "timeout": {"type": "int", "default": 300},
+        "droplet_id": {"type": "int"},
+    }
+    required = [("state", "present", ["name", "region", "size", "image"]), ("state", "absent", ["droplet_id"])]
+    run(make_module(spec, required_if=required), work)
+
+
+if __name__ == "__main__":
+    main()
