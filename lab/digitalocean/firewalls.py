@@ -15,6 +15,7 @@ from lab.digitalocean.machines import FirewallRules, PortRule
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9.-]+")
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 _ALL_PORTS = "0"
+_LAST_PORT = 65535
 _DIRECTIONS = {"inbound_rules": "sources", "outbound_rules": "destinations"}
 _PEERS = ("addresses", "tags", "droplet_ids")
 RULES = tuple(_DIRECTIONS)
@@ -154,7 +155,7 @@ def _rule(rule: JSON, peers: str) -> JSON:
         ports = _ALL_PORTS
     else:
         match = _PORTS.fullmatch(ports)
-        if not match or not 1 <= int(match[1]) <= int(match[2] or match[1]) <= 65535:
+        if not match or not 1 <= int(match[1]) <= int(match[2] or match[1]) <= _LAST_PORT:
             raise unprocessable(f"ports is invalid: {ports!r}")
     named = rule.get(peers)
     if not isinstance(named, dict) or not any(named.get(kind) for kind in _PEERS):
