@@ -38,7 +38,9 @@ def members(name: str) -> list[int]:
     return [int(line) for line in procs.read_text().split()] if procs.exists() else []
 
 
-async def spawn(name: str, argv: Sequence[str], log: BinaryIO, env: Mapping[str, str] | None = None) -> asyncio.subprocess.Process:
+async def spawn(
+    name: str, argv: Sequence[str], log: BinaryIO, env: Mapping[str, str] | None = None
+) -> asyncio.subprocess.Process:
     """Start a program in the group of that name; it dies with the daemon."""
     group = root() / name
     group.mkdir(parents=True, exist_ok=True)

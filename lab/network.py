@@ -58,7 +58,6 @@ def up() -> None:
         "-qw",
         "net.ipv4.ip_forward=1",
         "net.ipv4.conf.default.proxy_arp=1",
-        "net.ipv4.neigh.default.proxy_delay=0",
         "net.ipv6.conf.all.disable_ipv6=1",
         "net.ipv6.conf.default.disable_ipv6=1",
     )
@@ -109,6 +108,7 @@ def route_to(link: str, addresses: Iterable[str], gateway: str) -> None:
         *(f"route add {address}/32 dev {link}" for address in addresses),
         namespace=settings.ROUTER,
     )
+    run(*in_namespace(settings.ROUTER), "sysctl", "-qw", f"net.ipv4.neigh.{link}.proxy_delay=0")
 
 
 def has_link(link: str) -> bool:

@@ -1,0 +1,199 @@
+"""The Internet in one box: python -m lab up, down, status, logs, ssh, trunk, break, clean."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import IO, Any
+
+from lab import cgroup, image, machines, network, services, settings
+from lab.commands import CommandError
+from lab.daemon import GROUP
+
+START_TIMEOUT = 60
+FAULTS = ("down", "refuse", "silent", "mute", "none")
+
+
+class LabError(Exception):
+    """What a person at the terminal should read; the message says what to do."""
+
+
+def control(method: str, path: str, body: Any = None) -> Any:
+    """Ask the control interface. Raises LabError when the lab is down or the request is refused."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{settings.CONTROL_URL}/{path}", data=data, method=method)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=60) as response:
+            return json.loads(response.read() or b"null")
+    except urllib.error.HTTPError as error:
+        raise LabError(f"{method} {path}: {error.code} {error.read().decode()}") from error
+    except urllib.error.URLError as error:
+        raise LabError("the lab is not up; `make lab-up` brings it up") from error
+
+
+def _need_root() -> None:
+    if os.geteuid() != 0:
+        raise LabError("this needs root, for namespaces and machines; try it with sudo")
+
+
+def _lock() -> IO[str]:
+    settings.STATE.mkdir(mode=0o755, parents=True, exist_ok=True)
+    lock = (settings.STATE / "lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def _take_down() -> None:
+    """End whatever an earlier lab left, in whatever state it died."""
+    settings.READY.unlink(missing_ok=True)
+    cgroup.end()
+    machines.clear_all()
+    network.down()
+    services.clear()
+
+
+def up(_: argparse.Namespace) -> None:
+    _need_root()
+    with _lock():
+        if settings.READY.exists() and cgroup.members(GROUP):
+            print("The lab is up already.")
+            return
+        _take_down()
+        if not image.is_built():
+            print("Making the droplets' Debian 13 image (once, under a minute) ...", flush=True)
+            image.build()
+        for directory in (settings.RUN, settings.LOG, settings.ROOTS):
+            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for directory in (settings.CA, settings.DROPLETS):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for old in settings.LOG.glob("*.log"):
+            old.unlink()
+        print("Bringing the lab up ...", flush=True)
+        with (settings.LOG / "lab.log").open("ab") as log:
+            daemon = subprocess.Popen(
+                [sys.executable, "-m", "lab.daemon"],
+                cwd=Path(__file__).parent.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_TIMEOUT
+        while not settings.READY.exists():
+            if daemon.poll() is not None or time.monotonic() > deadline:
+                _take_down()
+                said = (settings.LOG / "lab.log").read_text().strip().splitlines()
+                raise LabError(
+                    f"the lab did not come up: {said[-1] if said else 'it said nothing'} (see `make lab-logs`)"
+                )
+            time.sleep(0.05)
+    print(
+        f"The lab is up: DigitalOcean's API at http://127.0.0.1:{settings.API_PORT}/v2/, control at {settings.CONTROL_URL}/"
+    )
+
+
+def down(_: argparse.Namespace) -> None:
+    _need_root()
+    with _lock():
+        _take_down()
+    print("The lab is down; the image and the package cache stay (`make lab-clean` removes them).")
+
+
+def clean(options: argparse.Namespace) -> None:
+    down(options)
+    image.remove()
+
+
+def status(_: argparse.Namespace) -> None:
+    found = control("GET", "status")
+    for name, alive in found["services"].items():
+        print(f"{name:10} {'up' if alive else 'DOWN, see `make lab-logs`'}")
+    for droplet in control("GET", "state")["droplets"]:
+        alive = droplet["id"] in found["machines"]
+        print(f"droplet    {droplet['id']} {droplet['name']} {droplet['address']} {'up' if alive else 'off'}")
+    for trunk in control("GET", "microsoft/trunks")["trunks"]:
+        print(f"trunk      {json.dumps(trunk)}")
+
+
+def logs(options: argparse.Namespace) -> None:
+    found = sorted(settings.LOG.glob(f"{options.name or '*'}.log"))
+    if not found:
+        raise LabError(f"no log {options.name or ''} in {settings.LOG}")
+    os.execvp("tail", ["tail", "-n", str(options.lines), *(["-F"] if options.follow else []), *map(str, found)])
+
+
+def ssh(options: argparse.Namespace) -> None:
+    tag = f"sbc:customer:{options.customer}"
+    addresses = [d["address"] for d in control("GET", "state")["droplets"] if tag in d["tags"] and d["has_address"]]
+    if not addresses:
+        raise LabError(f"{options.customer} has no droplet; `make lab` makes one")
+    state = Path("inventory/lab/state")
+    argv = ["ssh", "-i", str(state / "id_ed25519"), "-o", f"UserKnownHostsFile={state / 'known_hosts'}"]
+    argv += ["-o", f"HostKeyAlias={options.customer}", "-o", "StrictHostKeyChecking=yes"]
+    argv += ["-o", "IdentitiesOnly=yes", f"root@{addresses[0]}", *options.command]
+    os.execvp("ssh", argv)
+
+
+def trunk(options: argparse.Namespace) -> None:
+    if options.remove:
+        control("DELETE", f"microsoft/trunks/{options.fqdn}")
+        print(f"Microsoft no longer knows {options.fqdn}.")
+    else:
+        control("PUT", f"microsoft/trunks/{options.fqdn}", {"enabled": True, "cloud": options.cloud})
+        print(f"Microsoft ({options.cloud}) has a trunk for {options.fqdn}.")
+
+
+def fault(options: argparse.Namespace) -> None:
+    control("POST", f"microsoft/proxies/{options.proxy}/fault", {"kind": options.kind})
+    print(f"{options.proxy}: {options.kind}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, action: Any, description: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = commands.add_parser(name, help=description, description=description)
+        added.set_defaults(action=action)
+        return added
+
+    command("up", up, "bring the lab up, clearing away what an earlier one left")
+    command("down", down, "take the lab down, droplets and all")
+    command("clean", clean, "take the lab down and remove its image and package cache")
+    command("status", status, "what runs")
+    logs_parser = command("logs", logs, "what the services and the droplets' consoles wrote")
+    logs_parser.add_argument("name", nargs="?", help="dns, acme, microsoft, packages, lab or a droplet's d<number>")
+    logs_parser.add_argument("-f", "--follow", action="store_true", help="go on as more is written")
+    logs_parser.add_argument("-n", "--lines", type=int, default=20, help="of each log (default 20)")
+    ssh_parser = command("ssh", ssh, "a shell on a customer's droplet")
+    ssh_parser.add_argument("customer", nargs="?", default="contoso")
+    ssh_parser.add_argument("command", nargs="*", help="what to run instead of a shell")
+    trunk_parser = command("trunk", trunk, "make or remove the trunk at the lab's Microsoft")
+    trunk_parser.add_argument("fqdn")
+    trunk_parser.add_argument("--cloud", default="commercial", choices=["commercial", "gcc_high", "dod"])
+    trunk_parser.add_argument("--remove", action="store_true")
+    fault_parser = command("break", fault, "give one of Microsoft's proxies a fault, or none")
+    fault_parser.add_argument("proxy", choices=settings.MICROSOFT_PROXIES)
+    fault_parser.add_argument("kind", choices=FAULTS)
+    return parser
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    try:
+        options.action(options)
+    except (LabError, CommandError) as error:
+        sys.exit(f"lab: {error}")
+
+
+if __name__ == "__main__":
+    main()
