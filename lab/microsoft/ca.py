@@ -44,7 +44,7 @@ class Authority:
         subject = _name(name)
         certificate = (
             _builder(subject, subject, key.public_key(), datetime.now(UTC) - timedelta(hours=1), lifetime)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(_key_usage(authority=True), critical=True)
             .sign(key, hashes.SHA256())
         )
@@ -118,9 +118,7 @@ def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 
 def _save(files: Files, certificate: x509.Certificate, key: PrivateKey) -> None:
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     _replace(files.key, pem, 0o600)
     _replace(files.certificate, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
 

@@ -101,9 +101,7 @@ class Proxy:
         """Raises OSError when the address cannot be had, and what `tls.Identity.contexts` raises."""
         if self._server is None:
             self._identity.contexts()
-            self._server = await asyncio.start_server(
-                self._accept, self.config.address, self.config.port, backlog=1024
-            )
+            self._server = await asyncio.start_server(self._accept, self.config.address, self.config.port, backlog=1024)
 
     async def stop(self) -> None:
         """Close the listener, drop every connection and end the proxy's own OPTIONS."""
@@ -235,9 +233,7 @@ class Proxy:
             raise Forbidden(403, "Forbidden", f"Certificate does not carry '{who.host}'")
         return trunk
 
-    def _reply(
-        self, request: sip.Message, code: int, phrase: str, extra: list[tuple[str, str]] | None = None
-    ) -> bytes:
+    def _reply(self, request: sip.Message, code: int, phrase: str, extra: list[tuple[str, str]] | None = None) -> bytes:
         return sip.reply(request, code, phrase, [("ALLOW", ALLOW), ("SERVER", PRODUCT), *(extra or [])])
 
     # The proxy's own OPTIONS
@@ -324,9 +320,7 @@ class Proxy:
 
     def _note(self, source: str, reason: str) -> None:
         log.info("%s: %s: %s", self.config.name, source, reason)
-        self.world.refusals.append(
-            {"time": time.time(), "proxy": self.config.name, "source": source, "reason": reason}
-        )
+        self.world.refusals.append({"time": time.time(), "proxy": self.config.name, "source": source, "reason": reason})
 
     def _note_refusal(self, source: str, reason: str, fqdns: Iterable[str]) -> None:
         self._note(source, reason)

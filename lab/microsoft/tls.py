@@ -22,9 +22,7 @@ from OpenSSL import SSL, crypto
 log = logging.getLogger(__name__)
 
 # Microsoft, "Plan Direct Routing", May 2025.
-CIPHERS = (
-    "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-SHA384:ECDHE-RSA-AES128-SHA256"
-)
+CIPHERS = "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-SHA384:ECDHE-RSA-AES128-SHA256"
 CHUNK = 65_536
 
 _ERRORS = {
@@ -82,8 +80,10 @@ class PeerVerifier:
         self.refusal: str | None = None
 
     def __call__(self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
-        # Every certificate without clientAuth fails OpenSSL's check of the purpose; the one that counts comes below.
-        if error not in (0, SSL.X509VerificationCodes.ERR_INVALID_PURPOSE):
+        if error == SSL.X509VerificationCodes.ERR_INVALID_PURPOSE:
+            # OpenSSL wants clientAuth of a client; the usage that counts is judged when it comes to the leaf again.
+            return True
+        if error:
             self.refusal = f"certificate not trusted: {_ERRORS.get(error, error)}"
         elif depth == 0:
             try:
@@ -197,7 +197,10 @@ class ServerStream:
                 await self._flush()
                 raise TlsError(self._verifier.refusal or _text(exc)) from exc
             else:
-                return await self._flush()
+                await self._flush()
+                if self._verifier.fingerprint is None:
+                    raise TlsError("no certificate was judged")
+                return
 
     async def read(self) -> bytes:
         """What came, or nothing at the end. Raises ConnectionError."""

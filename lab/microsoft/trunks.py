@@ -95,9 +95,7 @@ class Trunk:
         return self.evidence.setdefault(proxy, Evidence())
 
 
-def why_not_active(  # noqa: PLR0911, one return a cause
-    trunk: Trunk, proxy: str, fault: Fault, now: float, settings: Settings
-) -> str | None:
+def why_not_active(trunk: Trunk, proxy: str, fault: Fault, now: float, settings: Settings) -> str | None:
     """The one cause that keeps the SBC from being Active at this proxy; None if it is."""
     seen = trunk.evidence.get(proxy) or Evidence()
     received, refused, sent = seen.received, seen.refused, seen.sent
