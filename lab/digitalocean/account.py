@@ -165,7 +165,6 @@ class Account:
 
     async def reset(self) -> None:
         """Destroy every droplet's machine and begin again with an empty account, no faults and an empty log."""
-        await self.stop()
         for droplet_id in list(self.droplets):
             await self.destroy_droplet(droplet_id)
         self._begin()

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
@@ -26,7 +27,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 ACCOUNT = web.AppKey("account", Account)
 DEFAULT_PAGE, LARGEST_PAGE = 20, 200
-_UNKNOWN_KEYS = "unknown_keys"
+_REQUEST_ID = web.RequestKey("request_id", str)
+_FAULT = web.RequestKey("fault", str)
+_UNKNOWN_KEYS = web.RequestKey("unknown_keys", list[str])
 
 
 def make_app(account: Account, machines: Machines) -> web.Application:
@@ -53,7 +56,7 @@ def make_app(account: Account, machines: Machines) -> web.Application:
 async def _record(request: web.Request, handler: Handler) -> web.StreamResponse:
     account = request.app[ACCOUNT]
     began = time.time()
-    request_id = request["request_id"] = str(uuid.uuid4())
+    request_id = request[_REQUEST_ID] = str(uuid.uuid4())
     remaining, reset = account.traffic.quota()
     response: web.StreamResponse | None = None
     try:
@@ -67,7 +70,7 @@ async def _record(request: web.Request, handler: Handler) -> web.StreamResponse:
                 status=response.status if response else 0,
                 request_id=request_id,
                 seconds=round(time.time() - began, 3),
-                fault=request.get("fault"),
+                fault=request.get(_FAULT),
                 unknown_keys=tuple(request.get(_UNKNOWN_KEYS, ())),
             )
         )
@@ -88,7 +91,7 @@ async def _disturb(request: web.Request, handler: Handler) -> web.StreamResponse
     fault = account.traffic.fault_for(request.method, request.path.rstrip("/"))
     if fault is None:
         return await handler(request)
-    request["fault"] = fault.kind
+    request[_FAULT] = fault.kind
     if fault.kind == "slow":
         response = await handler(request)
         await asyncio.sleep(fault.seconds)
@@ -141,7 +144,9 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _error(request: web.Request, error: ApiError) -> web.Response:
-    body = {"id": error.id, "message": error.message, "request_id": request["request_id"]}
+    body: JSON = {"id": error.id, "message": error.message, "request_id": request[_REQUEST_ID]}
+    if error.status == HTTPStatus.BAD_REQUEST:
+        body |= {"error": error.message, "messages": [error.message], "root_causes": []}
     return web.json_response(body, status=error.status)
 
 

@@ -29,7 +29,7 @@ class Fault:
     """One disturbance: the next `count` requests that match, after `after` of them passed, fail in the way of `kind`.
 
     `path_glob` is matched against the path without query and final slash, for instance `/v2/droplets/*`. Raises
-    ValueError for a kind that does not exist.
+    ValueError for a kind that does not exist and for counts that are none.
     """
 
     kind: str
@@ -43,6 +43,9 @@ class Fault:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind = {self.kind!r}: must be one of {', '.join(KINDS)}")
+        for name in ("count", "after"):
+            if type(getattr(self, name)) is not int:
+                raise ValueError(f"{name} = {getattr(self, name)!r}: must be a whole number")
 
     @classmethod
     def parse(cls, body: dict[str, Any]) -> Fault:

@@ -1,0 +1,684 @@
+"""The lab's DigitalOcean API, asked over HTTP by python-digitalocean and by hand.
+
+Every answer that a test gets, through whichever client, is held against DigitalOcean's published contract.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import digitalocean
+import pytest
+import requests
+from aiohttp import web
+from openapi_core import OpenAPI
+from openapi_core.testing import MockRequest, MockResponse
+
+from lab.digitalocean import Account, FirewallRules, PortRule, RecordsOnly, make_app, make_control
+
+ROOT = Path(__file__).parents[2]
+CONTRACT = Path(os.environ.get("DIGITALOCEAN_CONTRACT", ROOT.parent / "shared" / "contracts" / "digitalocean-v2.json"))
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMzdSpYGjJyDZvwzYUoX1N8gBIqvtvTqEuGYNYkKE1sZ operator"
+# As `ssh-keygen -E md5 -l` prints it.
+KEY_FINGERPRINT = "3b:f4:f1:dd:c5:d1:ac:e0:79:a2:cc:4a:e0:aa:6c:61"
+DROPLET = {"name": "alpha", "region": "fra1", "size": "s-1vcpu-1gb", "image": "debian-13-x64"}
+SSH = {"protocol": "tcp", "ports": "22", "sources": {"addresses": ["192.0.2.0/24", "2001:db8::/32"]}}
+OUT = {"protocol": "udp", "ports": "all", "destinations": {"addresses": ["0.0.0.0/0"]}}
+
+
+class Lab:
+    """An API and its control interface in a thread of their own."""
+
+    def __init__(self, state: Path | None = None) -> None:
+        self.machines = RecordsOnly()
+        self.zones: list[dict[str, Any]] = []
+        self._state = state
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        assert self._ready.wait(10)
+
+    def _run(self) -> None:
+        self._loop.run_until_complete(self._serve())
+
+    async def _serve(self) -> None:
+        async def publish(zones: dict[str, Any]) -> None:
+            self.zones.append(zones)
+
+        self._stop = asyncio.Event()
+        account = Account(self._state, domains=["voip.test"], on_zones_changed=publish)
+        account.profile.boot_seconds = account.profile.address_seconds = 0.05
+        runners = []
+        for app in (make_app(account, self.machines), make_control(account)):
+            runner = web.AppRunner(app, access_log=None)
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            runners.append(runner)
+        self.url, self.control_url = (f"http://127.0.0.1:{runner.addresses[0][1]}" for runner in runners)
+        self._ready.set()
+        await self._stop.wait()
+        for runner in runners:
+            await runner.cleanup()
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    def call(self, method: str, path: str, body: Any = None, token: str = "token") -> requests.Response:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return requests.request(method, f"{self.url}/v2{path}", json=body, headers=headers, timeout=10)
+
+    def ok(self, method: str, path: str, body: Any = None) -> Any:
+        response = self.call(method, path, body)
+        assert response.ok, response.text
+        return response.json() if response.content else None
+
+    def refused(self, method: str, path: str, body: Any = None) -> tuple[int, str]:
+        response = self.call(method, path, body)
+        assert not response.ok
+        assert response.json()["request_id"] == response.headers["x-request-id"]
+        return response.status_code, response.json()["message"]
+
+    def control(self, method: str, path: str, body: Any = None) -> Any:
+        response = requests.request(method, self.control_url + path, json=body, timeout=10)
+        assert response.ok, response.text
+        return response.json()
+
+    def active(self, **fields: Any) -> Any:
+        """Create a droplet and wait for its address."""
+        droplet = self.ok("POST", "/droplets", {**DROPLET, **fields})["droplet"]
+        return until(lambda: self.ok("GET", f"/droplets/{droplet['id']}")["droplet"], lambda d: d["networks"]["v4"])
+
+
+def until(read: Callable[[], Any], good: Callable[[Any], Any], seconds: float = 5) -> Any:
+    deadline = time.monotonic() + seconds
+    while not good(value := read()):
+        assert time.monotonic() < deadline, value
+        time.sleep(0.01)
+    return value
+
+
+@pytest.fixture(scope="session")
+def contract() -> OpenAPI | None:
+    return OpenAPI.from_file_path(str(CONTRACT)) if CONTRACT.exists() else None
+
+
+@pytest.fixture
+def lab(contract: OpenAPI | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    lab = Lab()
+    monkeypatch.setenv("DIGITALOCEAN_END_POINT", f"{lab.url}/v2/")
+    monkeypatch.setenv("DIGITALOCEAN_ACCESS_TOKEN", "token")
+    send = requests.Session.send
+
+    def checked(session: requests.Session, request: Any, **options: Any) -> requests.Response:
+        response = send(session, request, **options)
+        if contract and request.url.startswith(lab.url) and "html" not in response.headers.get("content-type", ""):
+            path = request.path_url.partition("?")[0].rstrip("/")
+            contract.validate_response(
+                MockRequest("https://api.digitalocean.com", request.method.lower(), path),
+                MockResponse(response.content, response.status_code, dict(response.headers)),
+            )
+        return response
+
+    monkeypatch.setattr(requests.Session, "send", checked)
+    yield lab
+    lab.close()
+
+
+def test_the_published_contract_is_checked(contract: OpenAPI | None) -> None:
+    if contract is None:
+        pytest.skip(f"NO CONTRACT CHECK: {CONTRACT} is missing; name it in DIGITALOCEAN_CONTRACT")
+    with pytest.raises(Exception, match="InvalidData"):
+        contract.validate_response(
+            MockRequest("https://api.digitalocean.com", "get", "/v2/account"),
+            MockResponse(b'{"account": {"droplet_limit": "many"}}', 200, {}),
+        )
+
+
+# Authentication, limits, pages, errors
+
+
+def test_only_bearers_of_an_accepted_token_get_in(lab: Lab) -> None:
+    assert lab.call("GET", "/account").status_code == 200
+    assert lab.call("GET", "/account", token="").status_code == 401
+    lab.control("POST", "/tokens/refuse", {"token": "revoked"})
+    answer = lab.call("GET", "/account", token="revoked")
+    assert (answer.status_code, answer.json()["id"]) == (401, "Unauthorized")
+    assert "revoked" not in json.dumps([lab.control("GET", "/state"), lab.control("GET", "/requests")])
+    lab.control("DELETE", "/tokens/refuse")
+    assert lab.call("GET", "/account", token="revoked").status_code == 200
+
+
+def test_the_hour_s_quota_is_told(lab: Lab) -> None:
+    first, second = lab.call("GET", "/account"), lab.call("GET", "/account")
+    assert first.headers["ratelimit-limit"] == "5000"
+    assert int(second.headers["ratelimit-remaining"]) == int(first.headers["ratelimit-remaining"]) - 1
+    assert time.time() < int(first.headers["ratelimit-reset"]) <= time.time() + 3601
+
+
+def test_limits_a_minute_are_enforced_on_demand(lab: Lab) -> None:
+    lab.control("POST", "/account", {"key_reads_per_minute": 2})
+    answers = [lab.call("GET", "/account/keys") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert 50 < int(answers[-1].headers["retry-after"]) <= 60
+    assert lab.call("GET", "/account").status_code == 200
+
+
+def test_unknown_paths_and_methods_and_bodies(lab: Lab) -> None:
+    for method, path in [
+        ("GET", "/droplets/1"),
+        ("GET", "/droplets/x"),
+        ("GET", "/domains/other.test"),
+        ("GET", "/account/keys/aa:bb"),
+        ("GET", "/tags/none"),
+        ("GET", "/images/plan9"),
+        ("GET", "/actions/1"),
+        ("DELETE", "/domains/voip.test/records/1"),
+        ("PUT", "/firewalls/bb4b2611-3d72-467b-8602-280330ecd65c"),
+    ]:
+        body = {"name": "fw", "inbound_rules": [SSH]} if method == "PUT" else None
+        assert lab.refused(method, path, body)[0] == 404, path
+    bad = requests.post(f"{lab.url}/v2/tags", data="{", headers={"Authorization": "Bearer t"}, timeout=10)
+    assert bad.status_code == 400
+
+
+def test_droplets_are_not_destroyed_by_tag(lab: Lab) -> None:
+    droplet = lab.active(tags=["sbc"])
+    assert lab.refused("DELETE", "/droplets?tag_name=sbc")[0] == 404
+    assert lab.machines.running == {droplet["id"]: True}
+
+
+def test_pages_are_of_20_by_default_and_200_at_most_and_link_absolutely(lab: Lab) -> None:
+    for number in range(23):
+        lab.ok("POST", "/tags", {"name": f"t{number}"})
+    page = lab.ok("GET", "/tags")
+    assert (len(page["tags"]), page["meta"]["total"]) == (20, 23)
+    assert page["links"]["pages"].keys() == {"next", "last"}
+    rest = requests.get(page["links"]["pages"]["next"], headers={"Authorization": "Bearer t"}, timeout=10).json()
+    assert [tag["name"] for tag in rest["tags"]] == ["t20", "t21", "t22"]
+    assert rest["links"]["pages"].keys() == {"first", "prev"}
+    assert lab.ok("GET", "/tags?per_page=23")["links"] == {}
+    assert "per_page=200" in lab.ok("GET", "/tags?per_page=999&page=2")["links"]["pages"]["prev"]
+
+
+# Keys and tags
+
+
+def test_keys(lab: Lab) -> None:
+    key = lab.ok("POST", "/account/keys", {"name": "operator", "public_key": KEY})["ssh_key"]
+    assert key["fingerprint"] == KEY_FINGERPRINT
+    assert lab.refused("POST", "/account/keys", {"name": "again", "public_key": KEY}) == (
+        422,
+        "SSH Key is already in use on your account",
+    )
+    assert lab.refused("POST", "/account/keys", {"name": "bad", "public_key": "ssh-rsa"})[0] == 422
+    assert lab.ok("PUT", f"/account/keys/{KEY_FINGERPRINT}", {"name": "new"})["ssh_key"]["name"] == "new"
+    assert [k["name"] for k in lab.ok("GET", "/account/keys")["ssh_keys"]] == ["new"]
+    lab.ok("DELETE", f"/account/keys/{key['id']}")
+    assert lab.refused("GET", f"/account/keys/{KEY_FINGERPRINT}")[0] == 404
+
+
+def test_tags_keep_their_first_spelling_and_count_their_droplets(lab: Lab) -> None:
+    assert lab.ok("POST", "/tags", {"name": "sbc:customer:Alpha"})["tag"]["name"] == "sbc:customer:Alpha"
+    assert lab.ok("POST", "/tags", {"name": "SBC:customer:alpha"})["tag"]["name"] == "sbc:customer:Alpha"
+    assert lab.refused("POST", "/tags", {"name": "no spaces"})[0] == 422
+    droplet = lab.active()
+    resources = {"resources": [{"resource_id": str(droplet["id"]), "resource_type": "droplet"}]}
+    lab.ok("POST", "/tags/sbc:customer:Alpha/resources", resources)
+    tag = lab.ok("GET", "/tags/sbc:customer:Alpha")["tag"]
+    assert tag["resources"]["droplets"]["count"] == 1
+    assert lab.ok("GET", f"/droplets/{droplet['id']}")["droplet"]["tags"] == ["sbc:customer:Alpha"]
+    lab.ok("DELETE", "/tags/sbc:customer:Alpha/resources", resources)
+    assert lab.ok("GET", "/droplets?tag_name=sbc:customer:Alpha")["droplets"] == []
+    lab.ok("POST", "/tags/sbc:customer:Alpha/resources", resources)
+    lab.ok("DELETE", "/tags/sbc:customer:Alpha")
+    assert lab.ok("GET", f"/droplets/{droplet['id']}")["droplet"]["tags"] == []
+    assert lab.ok("GET", "/tags")["tags"] == []
+
+
+# Droplets
+
+
+def test_a_droplet_is_new_then_active_and_then_has_an_address(lab: Lab) -> None:
+    lab.control("POST", "/account", {"boot_seconds": 0.3, "address_seconds": 0.3})
+    lab.ok("POST", "/account/keys", {"name": "operator", "public_key": KEY})
+    answer = lab.call(
+        "POST",
+        "/droplets",
+        {**DROPLET, "ssh_keys": [KEY_FINGERPRINT], "user_data": "#cloud-config\n", "tags": ["sbc"], "monitoring": True},
+    )
+    assert answer.status_code == 202
+    droplet, (link,) = answer.json()["droplet"], answer.json()["links"]["actions"]
+    assert (droplet["status"], droplet["locked"], droplet["networks"]["v4"]) == ("new", True, [])
+    path = f"/droplets/{droplet['id']}"
+    action = requests.get(link["href"], headers={"Authorization": "Bearer t"}, timeout=10).json()["action"]
+    assert (action["type"], action["status"], link["rel"]) == ("create", "in-progress", "create")
+    assert lab.refused("POST", f"{path}/actions", {"type": "reboot"}) == (422, "Droplet already has a pending event.")
+
+    active = until(lambda: lab.ok("GET", path)["droplet"], lambda d: d["status"] == "active")
+    assert (active["networks"]["v4"], active["locked"]) == ([], False)
+    assert lab.ok("GET", f"/actions/{link['id']}")["action"]["status"] == "completed"
+    private, public = until(lambda: lab.ok("GET", path)["droplet"]["networks"]["v4"], bool)
+    assert private["type"] == "private"
+    assert public == {
+        "type": "public",
+        "ip_address": "203.0.113.10",
+        "netmask": "255.255.255.0",
+        "gateway": "203.0.113.1",
+    }
+    spec = lab.machines.specs[droplet["id"]]
+    assert (spec.address, spec.prefix, spec.gateway) == ("203.0.113.10", 24, "203.0.113.1")
+    assert (spec.user_data, spec.public_keys) == ("#cloud-config\n", (KEY,))
+
+
+def test_names_are_not_unique_and_lists_filter_by_name_or_by_tag(lab: Lab) -> None:
+    ids = [lab.active(tags=[tag])["id"] for tag in ("one", "two")]
+    assert [d["id"] for d in lab.ok("GET", "/droplets?name=alpha")["droplets"]] == ids
+    assert [d["id"] for d in lab.ok("GET", "/droplets?tag_name=two")["droplets"]] == ids[1:]
+    assert lab.ok("GET", "/droplets?name=beta")["droplets"] == []
+    assert lab.refused("GET", "/droplets?name=alpha&tag_name=one")[0] == 422
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "no_underscore"}, "Only valid hostname characters"),
+        ({"size": "s-0"}, "invalid size"),
+        ({"region": "mars1"}, "invalid region"),
+        ({"region": "nyc2"}, "Region is not available"),
+        ({"region": "lon1", "size": "s-1vcpu-512mb-10gb"}, "Size is not available"),
+        ({"image": "debian-3-x64"}, "invalid image"),
+        ({"ssh_keys": ["aa:bb"]}, "aa:bb are invalid key identifiers"),
+        ({"user_data": "x" * 65537}, "too long"),
+        ({"user_data": "é"}, "ASCII"),
+        ({"tags": ["no spaces"]}, "Name is invalid"),
+    ],
+)
+def test_what_cannot_be_created(lab: Lab, change: dict[str, Any], message: str) -> None:
+    status, said = lab.refused("POST", "/droplets", {**DROPLET, **change})
+    assert status == 422
+    assert message in said
+    assert lab.machines.specs == {}
+
+
+def test_the_droplet_limit_holds(lab: Lab) -> None:
+    lab.control("POST", "/account", {"droplet_limit": 1})
+    assert lab.ok("GET", "/account")["account"]["droplet_limit"] == 1
+    droplet = lab.active()
+    assert lab.refused("POST", "/droplets", DROPLET) == (
+        422,
+        "creating this/these droplet(s) will exceed your droplet limit",
+    )
+    lab.ok("DELETE", f"/droplets/{droplet['id']}")
+    lab.active()
+
+
+def test_a_destroyed_droplet_is_gone_and_its_address_free(lab: Lab) -> None:
+    first, second = lab.active(), lab.active()
+    lab.ok("DELETE", f"/droplets/{first['id']}")
+    assert lab.refused("DELETE", f"/droplets/{first['id']}")[0] == 404
+    assert lab.machines.running == {second["id"]: True}
+    assert lab.active()["networks"]["v4"][1]["ip_address"] == first["networks"]["v4"][1]["ip_address"]
+
+
+def test_actions_switch_and_rename(lab: Lab) -> None:
+    droplet = lab.active()
+    path = f"/droplets/{droplet['id']}"
+
+    def act(**body: str) -> Any:
+        action = lab.ok("POST", f"{path}/actions", body)["action"]
+        return until(
+            lambda: lab.ok("GET", f"{path}/actions/{action['id']}")["action"], lambda a: a["status"] == "completed"
+        )
+
+    act(type="power_off")
+    assert lab.ok("GET", path)["droplet"]["status"] == "off"
+    assert lab.machines.running == {droplet["id"]: False}
+    assert "power it on" in lab.refused("POST", f"{path}/actions", {"type": "reboot"})[1]
+    act(type="power_on")
+    act(type="reboot")
+    assert lab.machines.running == {droplet["id"]: True}
+    act(type="rename", name="beta")
+    assert lab.ok("GET", path)["droplet"]["name"] == "beta"
+    assert lab.refused("POST", f"{path}/actions", {"type": "self_destruct"})[0] == 422
+    kinds = [action["type"] for action in lab.ok("GET", f"{path}/actions")["actions"]]
+    assert kinds == ["rename", "reboot", "power_on", "power_off", "create"]
+    assert len(lab.ok("GET", "/actions")["actions"]) == len(kinds)
+
+
+# Domains
+
+
+def test_a_new_domain_has_its_soa_and_name_servers(lab: Lab) -> None:
+    lab.ok("POST", "/domains", {"name": "example.test", "ip_address": "203.0.113.99"})
+    assert lab.refused("POST", "/domains", {"name": "example.test"})[0] == 422
+    assert lab.refused("POST", "/domains", {"name": "Not A Domain"})[0] == 422
+    records = lab.ok("GET", "/domains/example.test/records")["domain_records"]
+    assert [record["type"] for record in records] == ["SOA", "NS", "NS", "NS", "A"]
+    assert records[-1]["data"] == "203.0.113.99"
+    assert [domain["name"] for domain in lab.ok("GET", "/domains")["domains"]] == ["voip.test", "example.test"]
+    assert "@ 1800 IN NS ns1.digitalocean.com." in lab.ok("GET", "/domains/example.test")["domain"]["zone_file"]
+    lab.ok("DELETE", "/domains/example.test")
+    assert lab.refused("GET", "/domains/example.test/records")[0] == 404
+
+
+def test_records(lab: Lab) -> None:
+    path = "/domains/voip.test/records"
+    new = {"type": "A", "name": "sbc", "data": "203.0.113.10", "ttl": 60}
+    first, second = (lab.ok("POST", path, new)["domain_record"] for _ in range(2))
+    assert first["id"] != second["id"], "duplicates are allowed"
+    assert len(lab.ok("GET", f"{path}?type=A&name=sbc.voip.test")["domain_records"]) == 2
+    assert lab.ok("GET", f"{path}?type=AAAA&name=sbc.voip.test")["domain_records"] == []
+    assert len(lab.ok("GET", f"{path}?name=voip.test")["domain_records"]) == 4
+    lab.ok("DELETE", f"{path}/{second['id']}")
+    for method in ("PUT", "PATCH"):
+        body = {"type": "A", "data": f"203.0.113.{len(method)}"}
+        assert lab.ok(method, f"{path}/{first['id']}", body)["domain_record"] == {**first, **body}
+    assert lab.ok("GET", f"{path}/{first['id']}")["domain_record"]["data"] == "203.0.113.5"
+
+
+def test_host_names_are_written_with_a_final_dot_and_read_without(lab: Lab) -> None:
+    path = "/domains/voip.test/records"
+    new = {"type": "CNAME", "name": "www", "data": "sbc.voip.test."}
+    record = lab.ok("POST", path, new)["domain_record"]
+    assert record["data"] == "sbc.voip.test"
+    without = {**new, "name": "web", "data": "sbc.voip.test"}
+    assert lab.refused("POST", path, without) == (422, "Data needs to end with a dot (.)")
+    assert lab.refused("PUT", f"{path}/{record['id']}", {"type": "CNAME", "ttl": 300})[0] == 422
+
+
+def test_records_of_one_name_share_a_ttl_of_at_least_30_seconds(lab: Lab) -> None:
+    path = "/domains/voip.test/records"
+    a = lab.ok("POST", path, {"type": "A", "name": "sbc", "data": "203.0.113.10", "ttl": 60})["domain_record"]
+    txt = lab.ok("POST", path, {"type": "TXT", "name": "sbc", "data": "hello"})["domain_record"]
+    assert txt["ttl"] == 60
+    lab.ok("PUT", f"{path}/{txt['id']}", {"type": "TXT", "ttl": 30})
+    assert lab.ok("GET", f"{path}/{a['id']}")["domain_record"]["ttl"] == 30
+    assert "ttl" in lab.refused("PUT", f"{path}/{txt['id']}", {"type": "TXT", "ttl": 29})[1]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"type": "A", "name": "x", "data": "203.0.113.256"},
+        {"type": "AAAA", "name": "x", "data": "203.0.113.2"},
+        {"type": "A", "name": "x"},
+        {"type": "A", "name": "bad name", "data": "203.0.113.2"},
+        {"type": "SRV", "name": "_sip._tls", "data": "sbc.voip.test.", "priority": 1, "port": 5061},
+        {"type": "MX", "data": "mail.voip.test."},
+        {"type": "CNAME", "name": "@", "data": "x.test."},
+        {"type": "HINFO", "name": "x", "data": "x"},
+        {"type": "SOA", "name": "@", "data": "1800", "ttl": 1800},
+    ],
+)
+def test_wrong_records_are_refused(lab: Lab, body: dict[str, Any]) -> None:
+    before = lab.zones[-1]
+    assert lab.refused("POST", "/domains/voip.test/records", body)[0] == 422
+    assert lab.zones == [before]
+
+
+def test_zones_are_published_before_the_answer_and_only_when_they_differ(lab: Lab) -> None:
+    assert [list(zones) for zones in lab.zones] == [["voip.test"]]
+    lab.ok("POST", "/domains/voip.test/records", {"type": "A", "name": "sbc", "data": "203.0.113.10"})
+    assert [record["name"] for record in lab.zones[-1]["voip.test"]][-1] == "sbc"
+    lab.ok("POST", "/tags", {"name": "other"})
+    assert len(lab.zones) == 2
+
+
+# Firewalls
+
+
+def test_a_firewall_selects_by_tag_and_by_id_and_reaches_the_machines(lab: Lab) -> None:
+    tagged, named, other = lab.active(tags=["sbc"]), lab.active(), lab.active()
+    lab.ok("POST", "/firewalls", {"name": "by-tag", "inbound_rules": [SSH], "outbound_rules": [OUT], "tags": ["sbc"]})
+    answer = lab.call("POST", "/firewalls", {"name": "by-id", "inbound_rules": [SSH], "droplet_ids": [named["id"]]})
+    firewall = answer.json()["firewall"]
+    assert answer.status_code == 202
+    assert firewall["pending_changes"] == [{"droplet_id": named["id"], "removing": False, "status": "waiting"}]
+    assert lab.ok("GET", f"/firewalls/{firewall['id']}")["firewall"]["status"] == "succeeded"
+
+    ssh = PortRule("tcp", "22", ("192.0.2.0/24", "2001:db8::/32"))
+    assert lab.machines.firewalls == {
+        tagged["id"]: FirewallRules((ssh,), (PortRule("udp", None, ("0.0.0.0/0",)),)),
+        named["id"]: FirewallRules((ssh,), ()),
+        other["id"]: None,
+    }
+
+    sip = {"protocol": "tcp", "ports": "5061", "sources": {"tags": ["sbc"]}}
+    lab.ok("POST", f"/firewalls/{firewall['id']}/rules", {"inbound_rules": [sip]})
+    lab.ok("POST", f"/firewalls/{firewall['id']}/tags", {"tags": ["sbc"]})
+    address = tagged["networks"]["v4"][1]["ip_address"]
+    merged = FirewallRules((ssh, PortRule("tcp", "5061", (f"{address}/32",))), (PortRule("udp", None, ("0.0.0.0/0",)),))
+    assert lab.machines.firewalls[tagged["id"]] == merged
+    lab.ok("DELETE", f"/firewalls/{firewall['id']}/rules", {"inbound_rules": [sip]})
+    lab.ok("DELETE", f"/firewalls/{firewall['id']}/tags", {"tags": ["sbc"]})
+    lab.ok("DELETE", f"/firewalls/{firewall['id']}/droplets", {"droplet_ids": [named["id"]]})
+    lab.ok("POST", f"/firewalls/{firewall['id']}/droplets", {"droplet_ids": [other["id"]]})
+    assert lab.machines.firewalls[named["id"]] is None
+    assert lab.machines.firewalls[other["id"]] == FirewallRules((ssh,), ())
+    lab.ok("DELETE", f"/droplets/{other['id']}")
+    assert lab.ok("GET", f"/firewalls/{firewall['id']}")["firewall"]["droplet_ids"] == []
+
+    late = lab.active(tags=["sbc"])
+    assert lab.machines.firewalls[late["id"]] == lab.machines.firewalls[tagged["id"]]
+    for document in lab.ok("GET", "/firewalls")["firewalls"]:
+        lab.ok("DELETE", f"/firewalls/{document['id']}")
+    assert set(lab.machines.firewalls.values()) == {None}
+
+
+def test_replacing_a_firewall_empties_what_is_not_given(lab: Lab) -> None:
+    lab.ok("POST", "/tags", {"name": "sbc"})
+    body = {"name": "fw", "inbound_rules": [{**SSH, "ports": "all"}], "outbound_rules": [OUT], "tags": ["sbc"]}
+    firewall = lab.ok("POST", "/firewalls", body)["firewall"]
+    assert firewall["inbound_rules"][0]["ports"] == "0"
+    icmp = {"protocol": "icmp", "sources": {"addresses": ["0.0.0.0/0"]}}
+    lab.ok("PUT", f"/firewalls/{firewall['id']}", {"name": "fw", "inbound_rules": [icmp]})
+    read = lab.ok("GET", f"/firewalls/{firewall['id']}")["firewall"]
+    assert read["inbound_rules"] == [{**icmp, "ports": "0"}]
+    assert (read["outbound_rules"], read["tags"], read["droplet_ids"]) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "message"),
+    [
+        ({"tags": ["unmade"]}, 422, "unmade"),
+        ({"droplet_ids": [7]}, 422, "7"),
+        ({"inbound_rules": []}, 422, "at least one"),
+        ({"inbound_rules": [{**SSH, "ports": "70000"}]}, 422, "ports"),
+        ({"inbound_rules": [{**SSH, "ports": "20-10"}]}, 422, "ports"),
+        ({"inbound_rules": [{**SSH, "protocol": "sctp"}]}, 422, "protocol"),
+        ({"inbound_rules": [{**SSH, "sources": {"addresses": ["example.test"]}}]}, 422, "example.test"),
+        ({"inbound_rules": [{**SSH, "sources": {}}]}, 422, "sources"),
+        ({"name": "_"}, 422, "name"),
+        ({"name": "taken"}, 409, "duplicate name"),
+    ],
+)
+def test_wrong_firewalls_are_refused(lab: Lab, change: dict[str, Any], status: int, message: str) -> None:
+    lab.ok("POST", "/firewalls", {"name": "taken", "inbound_rules": [SSH]})
+    got, said = lab.refused("POST", "/firewalls", {"name": "fw", "inbound_rules": [SSH], **change})
+    assert got == status
+    assert message in said
+
+
+def test_what_is_on_offer(lab: Lab) -> None:
+    regions = {region["slug"]: region for region in lab.ok("GET", "/regions")["regions"]}
+    sizes = {size["slug"]: size for size in lab.ok("GET", "/sizes")["sizes"]}
+    assert "s-1vcpu-1gb" in regions["fra1"]["sizes"]
+    assert not regions["nyc2"]["available"]
+    assert "lon1" not in sizes["s-1vcpu-512mb-10gb"]["regions"]
+    images = lab.ok("GET", "/images?type=distribution")["images"]
+    assert {"debian-12-x64", "debian-13-x64"} <= {image["slug"] for image in images}
+    assert lab.ok("GET", "/images?private=true")["images"] == []
+    assert lab.ok("GET", f"/images/{images[0]['id']}") == lab.ok("GET", "/images/debian-13-x64")
+
+
+# Faults and the other side
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        ({"kind": "429", "retry_after": 7}, 429),
+        ({"kind": "429"}, 429),
+        ({"kind": "500"}, 500),
+        ({"kind": "502html"}, 502),
+        ({"kind": "422pending"}, 422),
+        ({"kind": "404"}, 404),
+        ({"kind": "slow", "seconds": 0.2}, 201),
+    ],
+)
+def test_a_fault_strikes_where_and_as_often_as_it_is_told(lab: Lab, fault: dict[str, Any], status: int) -> None:
+    lab.control("POST", "/faults", {"method": "POST", "path_glob": "/v2/ta*", "after": 1, "count": 2, **fault})
+    assert lab.call("GET", "/tags").status_code == 200
+    began = time.monotonic()
+    answers = [lab.call("POST", "/tags/", {"name": "sbc"}) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [201, status, status, 201]
+    assert answers[1].headers.get("retry-after") == (str(fault["retry_after"]) if "retry_after" in fault else None)
+    assert "ratelimit-remaining" in answers[1].headers
+    assert time.monotonic() - began >= 2 * fault.get("seconds", 0)
+    assert [entry["fault"] for entry in lab.control("GET", "/requests")["requests"]] == [
+        None,
+        None,
+        fault["kind"],
+        fault["kind"],
+        None,
+    ]
+
+
+@pytest.mark.parametrize(("kind", "created"), [("lost", 1), ("dropped", 0)])
+def test_an_answer_can_be_lost_with_its_work_done_or_not(lab: Lab, kind: str, created: int) -> None:
+    lab.control("POST", "/faults", {"method": "POST", "path_glob": "/v2/droplets", "kind": kind})
+    with pytest.raises(requests.ConnectionError):
+        lab.call("POST", "/droplets", DROPLET)
+    assert lab.ok("GET", "/droplets?name=alpha")["meta"]["total"] == created
+
+
+def test_faults_can_be_listed_and_withdrawn_and_wrong_ones_are_refused(lab: Lab) -> None:
+    lab.control("POST", "/faults", {"kind": "500", "count": 5})
+    assert lab.control("GET", "/faults")["faults"][0]["count"] == 5
+    lab.control("DELETE", "/faults")
+    assert lab.call("GET", "/account").status_code == 200
+    for body in ({"kind": "418"}, {"kind": "500", "colour": "red"}, {}, {"kind": "500", "count": "x"}):
+        assert requests.post(f"{lab.control_url}/faults", json=body, timeout=10).status_code == 400
+    for body in ({"droplet_limit": "x"}, {"nothing": 1}):
+        assert requests.post(f"{lab.control_url}/account", json=body, timeout=10).status_code == 400
+
+
+def test_the_log_names_keys_that_the_api_does_not_know(lab: Lab) -> None:
+    lab.ok("POST", "/tags", {"name": "sbc", "nmae": "typo"})
+    (entry,) = lab.control("GET", "/requests")["requests"]
+    assert (entry["method"], entry["path"], entry["status"]) == ("POST", "/v2/tags", 201)
+    assert entry["unknown_keys"] == ["nmae"]
+    lab.control("DELETE", "/requests")
+    assert lab.control("GET", "/requests")["requests"] == []
+
+
+def test_state_shows_no_user_data_and_reset_begins_again(lab: Lab) -> None:
+    lab.active(user_data="#cloud-config\nssh_keys: secret", tags=["sbc"])
+    state = lab.control("GET", "/state")
+    assert "secret" not in json.dumps(state)
+    assert state["droplets"][0]["tags"] == ["sbc"]
+    lab.control("POST", "/faults", {"kind": "500"})
+    lab.control("POST", "/reset")
+    assert lab.ok("GET", "/droplets")["droplets"] == []
+    assert lab.machines.running == {}
+    assert list(lab.control("GET", "/state")["domains"]) == ["voip.test"]
+
+
+# Independent clients, and what survives
+
+
+def test_python_digitalocean_manages_everything_a_rollout_needs(lab: Lab) -> None:
+    manager = digitalocean.Manager()
+    assert manager.get_account().status == "active"
+    key = digitalocean.SSHKey(name="operator", public_key=KEY)
+    key.create()
+    for number in range(21):
+        digitalocean.Tag(name=f"t{number}").create()
+    assert len(manager.get_all_tags()) == 21
+
+    droplet = digitalocean.Droplet(
+        name="alpha", region="fra1", image="debian-13-x64", size_slug="s-1vcpu-1gb", ssh_keys=[KEY_FINGERPRINT]
+    )
+    droplet.create()
+    (action,) = droplet.get_actions()
+    assert action.wait(update_every_seconds=0.02)
+    found = until(lambda: manager.get_droplet(droplet.id), lambda d: d.ip_address)
+    assert (found.ip_address, found.private_ip_address) == ("203.0.113.10", "10.135.0.10")
+    digitalocean.Tag(name="t0").add_droplets([str(droplet.id)])
+    assert [d.id for d in manager.get_all_droplets(tag_name="t0")] == [droplet.id]
+
+    firewall = digitalocean.Firewall(
+        name="fw",
+        inbound_rules=[
+            digitalocean.InboundRule(
+                protocol="tcp", ports="22", sources=digitalocean.Sources(addresses=["192.0.2.0/24"])
+            )
+        ],
+        outbound_rules=[],
+        droplet_ids=[],
+        tags=["t0"],
+    )
+    firewall.create()
+    assert manager.get_firewall(firewall.id).name == "fw"
+    assert lab.machines.firewalls[droplet.id] == FirewallRules((PortRule("tcp", "22", ("192.0.2.0/24",)),), ())
+
+    record = digitalocean.Record(domain_name="voip.test", type="A", name="sbc", data="203.0.113.10", ttl=60)
+    record.create()
+    record.data = "203.0.113.11"
+    record.save()
+    records = manager.get_domain("voip.test").get_records({"type": "A"})
+    assert [(r.name, r.data, r.ttl) for r in records] == [("sbc", "203.0.113.11", 60)]
+
+    found.power_off()
+    until(lambda: manager.get_droplet(droplet.id).status, lambda status: status == "off")
+    found.destroy()
+    with pytest.raises(digitalocean.NotFoundError):
+        manager.get_droplet(droplet.id)
+
+
+def test_an_account_survives_its_process(tmp_path: Path) -> None:
+    state = tmp_path / "api.json"
+    first = Lab(state)
+    active = first.active(tags=["sbc"], user_data="secret")
+    first.ok("POST", "/firewalls", {"name": "fw", "inbound_rules": [SSH], "tags": ["sbc"]})
+    first.control("POST", "/account", {"boot_seconds": 30.0})
+    unfinished = first.ok("POST", "/droplets", DROPLET)["droplet"]
+    first.control("POST", "/account", {"boot_seconds": 0.0})
+    before = first.control("GET", "/state")
+    first.close()
+    assert state.stat().st_mode & 0o777 == 0o600
+
+    second = Lab(state)
+    droplets = until(
+        lambda: second.ok("GET", "/droplets")["droplets"], lambda ds: all(d["status"] == "active" for d in ds)
+    )
+    assert [d["id"] for d in droplets] == [active["id"], unfinished["id"]]
+    assert second.machines.specs[active["id"]].user_data == "secret"
+    assert second.machines.firewalls[active["id"]] is not None
+    assert second.control("GET", "/state")["firewalls"] == before["firewalls"]
+    second.close()
+
+
+def test_it_runs_on_its_own() -> None:
+    command = [sys.executable, "-m", "lab.digitalocean", "--port", "0", "--control-port", "0", "--records-only"]
+    with subprocess.Popen([*command, "--domain", "voip.test"], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stdout is not None
+            words = process.stdout.readline().split()
+            answer = requests.get(words[1] + "domains", headers={"Authorization": "Bearer t"}, timeout=10)
+            assert [domain["name"] for domain in answer.json()["domains"]] == ["voip.test"]
+            assert requests.get(words[3] + "state", timeout=10).ok
+        finally:
+            process.terminate()
+        assert process.wait(10) == 0
