@@ -20,13 +20,11 @@ if (_utils := str(Path(__file__).resolve().parents[1] / "module_utils")) not in 
 from ansible.module_utils.digitalocean import (
     COMMON_TAG,
     LIBRARY_ERROR,
-    PRODUCTION,
     TAG_PREFIX,
     ApiError,
     Client,
 )
 from ansible.module_utils.preflight_rules import (
-    CLOUDS,
     Account,
     Customer,
     Mistake,
@@ -37,21 +35,25 @@ from ansible.module_utils.preflight_rules import (
     is_host_name,
 )
 
+TOKEN, CLOUDS = "sbc_api_token", "sbc_clouds"
 VARIABLES = (
+    "inventory_hostname",
+    "inventory_file",
     "sbc_fqdn",
     "sbc_domain",
+    CLOUDS,
     "sbc_cloud",
     "sbc_dns",
     "sbc_contact_email",
     "sbc_ssh_sources",
     "sbc_api_endpoint",
+    TOKEN,
     "droplet_region",
     "droplet_size",
     "droplet_image",
     "droplet_ssh_public_key",
     "certificate_directory",
 )
-FALLBACKS = {"sbc_cloud": "commercial", "sbc_dns": "digitalocean", "sbc_api_endpoint": PRODUCTION}
 TOKEN_REMEDY = "set DIGITALOCEAN_ACCESS_TOKEN in the environment to a token that may read and write"
 
 
@@ -64,9 +66,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # no types
         task_vars = task_vars or {}
         _, arguments = self.validate_argument_spec(
             {
+                "defaults": {"type": "list", "elements": "path", "required": True},
                 "group": {"type": "str", "default": "sbc"},
-                "clouds": {"type": "list", "elements": "str", "default": list(CLOUDS)},
-                "defaults": {"type": "list", "elements": "path", "default": []},
             }
         )
         if LIBRARY_ERROR:
@@ -75,29 +76,24 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # no types
         members = set(task_vars["groups"].get(arguments["group"], []))
         hosts = [host for host in task_vars["ansible_play_hosts_all"] if host in members]
         if not hosts:
-            return _failure(
-                [
-                    Mistake(
-                        "inventory",
-                        "customers",
-                        None,
-                        f"no host of the group {arguments['group']} is part of this run",
-                        "declare one in customers.yml of the inventory, or correct --limit",
-                    )
-                ]
-            )
-        defaults = FALLBACKS | self._defaults(arguments["defaults"])
+            problem = f"no host of the group {arguments['group']} is part of this run"
+            remedy = "declare one in the inventory's customers.yml, or correct --limit"
+            return _failure([Mistake("inventory", "customers", None, problem, remedy)])
+
+        defaults: dict[str, Any] = {}
+        for file in arguments["defaults"]:
+            defaults |= self._loader.load_from_file(file, trusted_as_template=True) or {}
         mistakes: list[Mistake] = []
-        customers = []
-        tokens: dict[str, str | None] = {}
+        customers, tokens = [], {}
         for host in hosts:
-            variables = task_vars["hostvars"][host]
-            customer, unreadable = _customer(host, variables, defaults)
+            values, problems = self._evaluate(defaults | task_vars["hostvars"].raw_get(host))
+            tokens[host] = str(values.pop(TOKEN, "") or os.environ.get("DIGITALOCEAN_ACCESS_TOKEN", ""))
+            clouds = values.pop(CLOUDS, {})
+            customer = Customer(host, _place(values.pop("inventory_file", None)), values)
             customers.append(customer)
-            mistakes += unreadable
-            mistakes += check_customer(customer, arguments["clouds"])
-            tokens[host], unreadable = _token(customer, variables)
-            mistakes += unreadable
+            mistakes += [customer.mistake(name, f"cannot be evaluated ({why})", "correct it") for name, why in problems]
+            wrong = check_customer(customer, list(clouds))
+            mistakes += [each for each in wrong if each.variable not in dict(problems)]
         mistakes += check_together(customers)
         new: list[str] = []
         for (endpoint, token), those in _accounts(customers, tokens, mistakes):
@@ -109,51 +105,31 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # no types
             return _failure(mistakes)
         return {"changed": False, "customers": hosts, "without_droplet": sorted(new)}
 
-    def _defaults(self, files: list[str]) -> dict[str, Any]:
-        """The roles' defaults, which no play can read for them; one with a template is evaluated for this task."""
-        defaults: dict[str, Any] = {}
-        for file in files:
-            content = self._loader.load_from_file(file, trusted_as_template=True) or {}
-            defaults |= {name: content[name] for name in VARIABLES if name in content}
-        return {name: self._templar.template(value) for name, value in defaults.items()}
-
-
-def _customer(host: str, variables: Any, defaults: dict[str, Any]) -> tuple[Customer, list[Mistake]]:
-    values, mistakes = dict(defaults), []
-    place = _place(variables)
-    for name in VARIABLES:
-        try:
+    def _evaluate(self, variables: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+        """The values of what is checked, as a task of that host would see them; and what has none, with the reason."""
+        templar = self._templar.copy_with_new_env(available_variables=variables)
+        values, problems = {}, []
+        for name in VARIABLES:
             if name in variables:
-                values[name] = variables[name]
-        except AnsibleError as error:
-            mistakes.append(Mistake(host, name, None, f"cannot be evaluated ({error})", f"correct it ({place})"))
-    return Customer(host, place, values | {"inventory_hostname": host}), mistakes
+                try:
+                    values[name] = templar.template(variables[name])
+                except AnsibleError as error:
+                    problems.append((name, str(error)))
+        return values, problems
 
 
-def _place(variables: Any) -> str:
+def _place(file: str | None) -> str:
     """The files in which a customer's variables stand, as the reader would name them."""
-    file = variables.get("inventory_file")
     if not file:
         return "the inventory"
-    folder = Path(file).parent
-    return f"{os.path.relpath(file)} or {os.path.relpath(folder / 'group_vars' / 'sbc.yml')}"
-
-
-def _token(customer: Customer, variables: Any) -> tuple[str | None, list[Mistake]]:
-    try:
-        if token := variables.get("sbc_api_token"):
-            return str(token), []
-    except AnsibleError as error:
-        problem = f"cannot be evaluated ({error})"
-        return None, [Mistake(customer.host, "sbc_api_token", None, problem, f"correct it ({customer.place})")]
-    return os.environ.get("DIGITALOCEAN_ACCESS_TOKEN"), []
+    return f"{os.path.relpath(file)} or {os.path.relpath(Path(file).parent / 'group_vars' / 'sbc.yml')}"
 
 
 def _accounts(
-    customers: list[Customer], tokens: dict[str, str | None], mistakes: list[Mistake]
+    customers: list[Customer], tokens: dict[str, str], mistakes: list[Mistake]
 ) -> Iterator[tuple[tuple[str, str], list[Customer]]]:
     """Endpoint and token of each account, with its customers; those whose account cannot be asked become mistakes."""
-    accounts: dict[tuple[str, str | None], list[Customer]] = {}
+    accounts: dict[tuple[str, str], list[Customer]] = {}
     environment = os.environ.get("DIGITALOCEAN_END_POINT")
     for customer in customers:
         if wrong := check_endpoint(customer, environment):

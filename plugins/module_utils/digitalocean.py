@@ -102,6 +102,8 @@ class Client(BaseAPI):  # type: ignore[misc]  # the library has no types
     patience: seconds to wait, all in all, for a rate limit or another pending event of the same resource.
     """
 
+    # Seconds before the first repetition; each further one waits twice as long, up to BACKOFF_LONGEST.
+    backoff = 0.5
     # Seconds between the looks for what a POST without an answer may have created, before it is repeated.
     settling = (1.0, 2.0, 4.0)
 
@@ -142,7 +144,7 @@ class Client(BaseAPI):  # type: ignore[misc]  # the library has no types
             raise ApiError(method, path, f"refused: the address lies outside {self.end_point}")
         deadline = time.monotonic() + self._patience
         for attempt in itertools.count(1):
-            pause = min(BACKOFF_LONGEST, 0.25 * 2**attempt) * random.uniform(0.5, 1)
+            pause = min(BACKOFF_LONGEST, self.backoff * 2 ** (attempt - 1)) * random.uniform(0.5, 1)
             try:
                 answer = self._session.request(
                     method, url, params=query, json=body, timeout=self._timeout, allow_redirects=False

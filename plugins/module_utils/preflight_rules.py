@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.digitalocean import checked_endpoint, fingerprint
 
-CLOUDS = ("commercial", "gcc_high", "dod")
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 TAGGABLE = re.compile(r"[a-z0-9-]{1,200}")
 LONGEST_NAME = 253
@@ -73,7 +72,7 @@ def is_email(text: Any) -> bool:
     return bool(re.fullmatch(r"[^\s@,;<>]+", local)) and is_host_name(domain.lower())
 
 
-def check_customer(customer: Customer, clouds: Iterable[str] = CLOUDS) -> list[Mistake]:
+def check_customer(customer: Customer, clouds: Collection[str]) -> list[Mistake]:
     """Mistakes that one customer's variables show by themselves."""
     values, found = customer.values, customer.mistake
     mistakes = []
@@ -155,7 +154,7 @@ def check_together(customers: Iterable[Customer]) -> list[Mistake]:
 
 def check_endpoint(customer: Customer, environment: str | None) -> list[Mistake]:
     """An endpoint in the environment must be the inventory's: else droplets would be made where nobody looks."""
-    declared = customer.values["sbc_api_endpoint"]
+    declared = customer.values.get("sbc_api_endpoint")
     try:
         declared = checked_endpoint(str(declared))
     except ValueError as error:

@@ -36,7 +36,7 @@ options:
         required: true
   tags:
     description:
-      - The tags whose droplets it protects; they must exist (M(digitalocean_tags)). Required with O(state=present).
+      - The tags whose droplets it protects; one that does not exist yet is created. Required with O(state=present).
     type: list
     elements: str
 extends_documentation_fragment: digitalocean
@@ -151,6 +151,8 @@ def work(module: AnsibleModule, client: Client) -> Resource:
     after = shown(wanted)
     result: Resource = {"changed": before != after, "diff": {"before": before, "after": after}}
     if result["changed"] and not module.check_mode:
+        for tag in sorted(set(after["tags"]) - set(before.get("tags", []))):
+            client.ensure_tag(tag)
         if found:
             found = client.call("PUT", f"firewalls/{found['id']}", wanted)["firewall"]
         else:

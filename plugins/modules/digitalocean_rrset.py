@@ -30,7 +30,7 @@ options:
     type: list
     elements: str
   ttl:
-    description: Seconds that resolvers may keep it; at least 30.
+    description: Seconds that resolvers may keep it; at least 30. At DigitalOcean all records of one name share it.
     type: int
     default: 300
 extends_documentation_fragment: digitalocean

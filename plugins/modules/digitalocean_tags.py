@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 module: digitalocean_tags
 short_description: Tags of a DigitalOcean account
 description:
-  - Makes sure that tags exist in an account, or do not. A firewall can be assigned to existing tags only.
+  - Makes sure that tags exist in an account, or do not.
   - Deleting a tag takes it off whatever carries it, and deletes nothing else.
 options:
   names:

@@ -16,15 +16,12 @@ description:
 options:
   defaults:
     description:
-      - YAML files with defaults of roles, for variables that the inventory does not set; a later file wins.
+      - YAML files with what the product itself says of its variables, such as a role's defaults; the inventory's values
+        have precedence, and a later file wins over an earlier one.
+      - One of them must have C(sbc_clouds), whose keys are the Microsoft clouds that are known.
     type: list
     elements: path
-    default: []
-  clouds:
-    description: The Microsoft clouds that are known.
-    type: list
-    elements: str
-    default: [commercial, gcc_high, dod]
+    required: true
   group:
     description: The group whose hosts are customers.
     type: str
@@ -46,6 +43,8 @@ EXAMPLES = r"""
     - name: What the inventory asks for is possible
       preflight:
         defaults:
+          - "{{ playbook_dir }}/../roles/sbc/vars/main.yml"
+          - "{{ playbook_dir }}/../roles/sbc/defaults/main.yml"
           - "{{ playbook_dir }}/../roles/droplet/defaults/main.yml"
           - "{{ playbook_dir }}/../roles/certificate/defaults/main.yml"
 """

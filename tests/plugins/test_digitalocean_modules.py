@@ -1,0 +1,328 @@
+"""The modules, run as tasks run them: what they change, what they leave alone, and how often they ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.plugins.support import TOKEN, Api, Failed, run_module
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBVpxtvBTE8z3P3cVRdfNVNqbXqBSdGi1aeKv+3Jo4jM operator"
+FINGERPRINT = "84:ca:b1:de:1c:1a:91:31:f3:35:78:6f:ed:a4:72:bf"
+DROPLET: dict[str, Any] = {
+    "customer": "contoso",
+    "name": "sbc1.example.com",
+    "region": "fra1",
+    "size": "s-1vcpu-1gb",
+    "image": "debian-13-x64",
+}
+RULES: list[dict[str, Any]] = [
+    {"protocol": "tcp", "ports": "22", "sources": ["198.51.100.0/24"]},
+    {"protocol": "tcp", "ports": "5061", "sources": ["52.112.0.0/14", "52.122.0.0/15"]},
+    {"protocol": "icmp", "sources": ["0.0.0.0/0", "::/0"]},
+]
+FIREWALL: dict[str, Any] = {"name": "sbc-contoso", "inbound": RULES, "tags": ["sbc:customer:contoso"]}
+RECORD: dict[str, Any] = {"domain": "example.com", "name": "sbc1.example.com", "values": ["203.0.113.10"]}
+EVERYTHING: list[tuple[str, dict[str, Any]]] = [
+    ("digitalocean_key", {"name": "operator", "public_key": KEY}),
+    ("digitalocean_tags", {"names": ["sbc", "sbc:customer:contoso"]}),
+    ("digitalocean_firewall", FIREWALL),
+    ("digitalocean_droplet", DROPLET),
+    ("digitalocean_rrset", RECORD),
+]
+
+
+def wrote(requests: list[str]) -> list[str]:
+    return [line for line in requests if not line.startswith("GET")]
+
+
+def failure(name: str, /, **arguments: Any) -> str:
+    with pytest.raises(Failed) as caught:
+        run_module(name, **arguments)
+    return str(caught.value.args[0]["msg"])
+
+
+@pytest.mark.parametrize(("name", "arguments"), EVERYTHING)
+def test_check_mode_foretells_and_changes_nothing(api: Api, name: str, arguments: dict[str, Any]) -> None:
+    foretold = run_module(name, check=True, **arguments)
+    assert wrote(api.requests()) == []
+    done = run_module(name, **arguments)
+    assert foretold["changed"]
+    assert done["changed"]
+    assert foretold["diff"] == done["diff"]
+
+
+@pytest.mark.parametrize(("name", "arguments"), EVERYTHING)
+def test_again_changes_nothing(api: Api, name: str, arguments: dict[str, Any]) -> None:
+    run_module(name, **arguments)
+    api.requests()
+    again = run_module(name, **arguments)
+    assert not again["changed"]
+    asked = api.requests()
+    assert wrote(asked) == []
+    assert len(asked) == (2 if name == "digitalocean_tags" else 1)
+
+
+@pytest.mark.parametrize(("name", "arguments"), EVERYTHING)
+def test_an_error_is_told_in_full_but_for_the_token(api: Api, name: str, arguments: dict[str, Any]) -> None:
+    api.control("POST", "tokens/refuse", {"token": TOKEN})
+    with pytest.raises(Failed) as caught:
+        run_module(name, **arguments)
+    result = caught.value.args[0]
+    assert "401 Unauthorized: Unable to authenticate you (request " in result["msg"]
+    assert result["error"]["status"] == 401
+    assert result["error"]["request_id"] in result["msg"]
+
+
+@pytest.mark.parametrize(("name", "arguments"), EVERYTHING)
+def test_a_lost_answer_makes_nothing_twice(api: Api, name: str, arguments: dict[str, Any]) -> None:
+    api.fault("lost", "POST")
+    run_module(name, **arguments)
+    assert not run_module(name, **arguments)["changed"]
+    state = api.control("GET", "state")
+    assert len(state["droplets"]) == (name == "digitalocean_droplet")
+    assert len(state["firewalls"]) == (name == "digitalocean_firewall")
+
+
+@pytest.mark.parametrize(("name", "arguments"), EVERYTHING)
+def test_no_token_is_a_clear_failure(
+    api: Api, name: str, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DIGITALOCEAN_ACCESS_TOKEN")
+    assert "missing required arguments: token" in failure(name, **arguments)
+
+
+def test_the_endpoint_must_be_one(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITALOCEAN_END_POINT", "http://api.digitalocean.com/v2/")
+    assert "use https" in failure("digitalocean_tags", names=["sbc"])
+
+
+class TestKey:
+    def test_fingerprint_is_known_before_the_key_exists(self, api: Api) -> None:
+        result = run_module("digitalocean_key", check=True, name="operator", public_key=KEY)
+        assert result["fingerprint"] == FINGERPRINT
+
+    def test_a_shared_key_keeps_its_name(self, api: Api) -> None:
+        run_module("digitalocean_key", name="first", public_key=KEY)
+        again = run_module("digitalocean_key", name="second", public_key=KEY)
+        assert not again["changed"]
+        assert again["key"]["name"] == "first"
+
+    def test_another_run_may_be_quicker(self, api: Api) -> None:
+        run_module("digitalocean_key", name="operator", public_key=KEY)
+        api.fault("404", "GET", "account/keys/*")
+        assert run_module("digitalocean_key", name="operator", public_key=KEY)["key"]["fingerprint"] == FINGERPRINT
+
+    def test_absent(self, api: Api) -> None:
+        run_module("digitalocean_key", name="operator", public_key=KEY)
+        assert run_module("digitalocean_key", public_key=KEY, state="absent")["changed"]
+        assert not run_module("digitalocean_key", public_key=KEY, state="absent")["changed"]
+
+    def test_what_is_no_key(self, api: Api) -> None:
+        assert "not an OpenSSH public key" in failure("digitalocean_key", name="x", public_key="~/.ssh/id.pub")
+
+
+class TestTags:
+    def test_only_what_is_missing_is_created(self, api: Api) -> None:
+        run_module("digitalocean_tags", names=["sbc"])
+        assert run_module("digitalocean_tags", names=["sbc", "sbc:b"])["created"] == ["sbc:b"]
+
+    def test_absent(self, api: Api) -> None:
+        run_module("digitalocean_tags", names=["sbc"])
+        assert run_module("digitalocean_tags", names=["sbc", "sbc:b"], state="absent")["deleted"] == ["sbc"]
+
+    def test_what_cannot_be_a_tag(self, api: Api) -> None:
+        assert "'sbc.b'" in failure("digitalocean_tags", names=["sbc", "sbc.b"])
+
+
+class TestDroplet:
+    def test_it_is_waited_for_until_it_has_its_address(self, api: Api) -> None:
+        droplet = run_module("digitalocean_droplet", **DROPLET)["droplet"]
+        assert droplet["status"] == "active"
+        assert droplet["address"].startswith("203.0.113.")
+        assert droplet["tags"] == ["sbc", "sbc:customer:contoso"]
+
+    def test_a_fresh_one_may_be_unknown_for_a_moment(self, api: Api) -> None:
+        api.fault("404", "GET", "droplets/*", count=2)
+        assert run_module("digitalocean_droplet", **DROPLET)["droplet"]["address"]
+
+    def test_one_that_is_still_starting_is_waited_for(self, api: Api) -> None:
+        api.control("POST", "account", {"boot_seconds": 0.5})
+        api.droplet("sbc", "sbc:customer:contoso", wait=False)
+        result = run_module("digitalocean_droplet", **DROPLET)
+        assert not result["created"]
+        assert result["droplet"]["address"]
+
+    def test_waiting_ends(self, api: Api) -> None:
+        api.control("POST", "account", {"boot_seconds": 30})
+        assert "is not active with a public address after 1 s" in failure("digitalocean_droplet", **DROPLET, timeout=1)
+
+    def test_two_are_listed(self, api: Api) -> None:
+        numbers = [api.droplet("sbc:customer:contoso")["id"] for _ in range(2)]
+        message = failure("digitalocean_droplet", **DROPLET)
+        assert all(str(number) in message for number in numbers)
+        assert "2 droplets carry the tag sbc:customer:contoso" in message
+
+    def test_the_name_is_no_identity(self, api: Api) -> None:
+        api.droplet("web", name=DROPLET["name"])
+        assert run_module("digitalocean_droplet", **DROPLET)["created"]
+
+    def test_name_tags_and_power_are_mended(self, api: Api) -> None:
+        number = api.droplet("sbc:customer:contoso", "sbc:old", "mine", name="old.example.com")["id"]
+        api.client.call("POST", f"droplets/{number}/actions", {"type": "power_off"})
+        while api.client.call("GET", f"droplets/{number}")["droplet"]["status"] != "off":
+            pass
+        foretold = run_module("digitalocean_droplet", check=True, **DROPLET)
+        result = run_module("digitalocean_droplet", **DROPLET)
+        assert foretold["diff"] == result["diff"]
+        assert result["diff"]["before"]["status"] == "off"
+        assert (result["droplet"]["id"], result["droplet"]["name"]) == (number, "sbc1.example.com")
+        assert result["droplet"]["tags"] == ["mine", "sbc", "sbc:customer:contoso"]
+        assert result["droplet"]["status"] == "active"
+        assert not run_module("digitalocean_droplet", **DROPLET)["changed"]
+
+    def test_drift_is_told_and_left(self, api: Api) -> None:
+        run_module("digitalocean_droplet", **DROPLET)
+        other = {"region": "ams3", "size": "s-1vcpu-2gb", "image": "debian-12-x64"}
+        result = run_module("digitalocean_droplet", **(DROPLET | other))
+        assert not result["changed"]
+        assert {each["attribute"]: each["wanted"] for each in result["drift"]} == other
+        assert any("a resize is required" in warning for warning in map(str, result["warnings"]))
+
+    def test_user_data_is_given_and_not_shown(self, api: Api) -> None:
+        secret = "#cloud-config\nssh_keys: {ed25519_private: 5ec2e7}\n"
+        assert "5ec2e7" not in str(run_module("digitalocean_droplet", **DROPLET, user_data=secret))
+        assert api.control("GET", "state")["droplets"][0]["user_data"] == len(secret)
+
+    @pytest.mark.parametrize("user_data", ["ä", "x" * (64 * 1024 + 1)])
+    def test_user_data_that_the_api_would_not_take(self, api: Api, user_data: str) -> None:
+        assert "ASCII and 65536 bytes" in failure("digitalocean_droplet", **DROPLET, user_data=user_data)
+
+    def test_absent_needs_number_and_tag(self, api: Api) -> None:
+        number = run_module("digitalocean_droplet", **DROPLET)["droplet"]["id"]
+        gone = {"customer": "contoso", "state": "absent"}
+        assert "droplet_id" in failure("digitalocean_droplet", **gone)
+        assert "nothing was deleted" in failure("digitalocean_droplet", **gone, droplet_id=number + 1)
+        assert not run_module("digitalocean_droplet", customer="fabrikam", state="absent", droplet_id=number)["changed"]
+        assert run_module("digitalocean_droplet", check=True, **gone, droplet_id=number)["changed"]
+        assert len(api.control("GET", "state")["droplets"]) == 1
+        assert run_module("digitalocean_droplet", **gone, droplet_id=number)["changed"]
+        assert api.control("GET", "state")["droplets"] == []
+        assert not run_module("digitalocean_droplet", **gone, droplet_id=number)["changed"]
+
+
+class TestFirewall:
+    def test_it_reads_back_as_it_was_written(self, api: Api) -> None:
+        result = run_module("digitalocean_firewall", **FIREWALL)
+        document = api.client.get(f"firewalls/{result['id']}", "firewall")
+        assert document
+        assert document["tags"] == ["sbc:customer:contoso"]
+        assert [rule["ports"] for rule in document["inbound_rules"]] == ["22", "5061", "0"]
+        assert {rule["protocol"] for rule in document["outbound_rules"]} == {"tcp", "udp", "icmp"}
+
+    def test_rules_and_tags_are_replaced_and_droplets_stay(self, api: Api) -> None:
+        number = api.droplet("other")["id"]
+        id = run_module("digitalocean_firewall", **FIREWALL)["id"]
+        api.client.call("POST", f"firewalls/{id}/droplets", {"droplet_ids": [number]})
+        result = run_module("digitalocean_firewall", **(FIREWALL | {"inbound": RULES[:1], "tags": ["sbc"]}))
+        assert result["changed"]
+        assert result["diff"]["after"]["inbound"] == ["tcp 22 198.51.100.0/24"]
+        document = api.client.get(f"firewalls/{id}", "firewall")
+        assert document
+        assert (document["tags"], document["droplet_ids"], len(document["inbound_rules"])) == (["sbc"], [number], 1)
+
+    def test_order_and_spelling_do_not_matter(self, api: Api) -> None:
+        run_module("digitalocean_firewall", **FIREWALL)
+        split = [rule | {"sources": [source]} for rule in reversed(RULES) for source in rule["sources"]]
+        assert not run_module("digitalocean_firewall", **(FIREWALL | {"inbound": split}))["changed"]
+
+    def test_a_rule_made_by_hand_is_undone(self, api: Api) -> None:
+        id = run_module("digitalocean_firewall", **FIREWALL)["id"]
+        rule = {"protocol": "tcp", "ports": "all", "sources": {"tags": ["sbc:customer:contoso"]}}
+        api.client.call("POST", f"firewalls/{id}/rules", {"inbound_rules": [rule]})
+        result = run_module("digitalocean_firewall", **FIREWALL)
+        assert "tcp all tags sbc:customer:contoso" in result["diff"]["before"]["inbound"]
+        assert not run_module("digitalocean_firewall", **FIREWALL)["changed"]
+
+    def test_absent(self, api: Api) -> None:
+        run_module("digitalocean_firewall", **FIREWALL)
+        assert run_module("digitalocean_firewall", name="sbc-contoso", state="absent")["changed"]
+        assert not run_module("digitalocean_firewall", name="sbc-contoso", state="absent")["changed"]
+
+    @pytest.mark.parametrize(
+        ("rule", "message"),
+        [
+            ({"protocol": "tcp", "ports": "ssh", "sources": ["::/0"]}, "ports 'ssh'"),
+            ({"protocol": "tcp", "ports": "22", "sources": ["198.51.100.7/24"]}, "has host bits set"),
+        ],
+    )
+    def test_what_cannot_be_a_rule(self, api: Api, rule: dict[str, Any], message: str) -> None:
+        assert message in failure("digitalocean_firewall", **(FIREWALL | {"inbound": [rule]}))
+
+
+class TestRRset:
+    def records(self, api: Api) -> list[tuple[str, str, str, int]]:
+        found = api.client.get_all("domains/example.com/records", "domain_records")
+        return sorted((r["name"], r["type"], r["data"], r["ttl"]) for r in found if r["type"] not in ("SOA", "NS"))
+
+    def test_names_in_all_their_forms(self, api: Api) -> None:
+        run_module("digitalocean_rrset", **RECORD)
+        for name in ("sbc1", "sbc1.example.com.", "SBC1.Example.Com"):
+            assert not run_module("digitalocean_rrset", **(RECORD | {"name": name}))["changed"]
+        for name in ("@", "example.com"):
+            result = run_module("digitalocean_rrset", check=True, **(RECORD | {"name": name}))
+            assert result["fqdn"] == "example.com"
+        assert "not within" in failure("digitalocean_rrset", **(RECORD | {"name": "sbc1.example.org."}))
+
+    def test_an_address_changes_in_place(self, api: Api) -> None:
+        before = run_module("digitalocean_rrset", **RECORD)["records"]
+        api.requests()
+        result = run_module("digitalocean_rrset", **(RECORD | {"values": ["203.0.113.11"]}))
+        assert [each["id"] for each in result["records"]] == [each["id"] for each in before]
+        assert [line.split()[0] for line in wrote(api.requests())] == ["PUT"]
+        assert result["diff"] == {
+            "before": "sbc1.example.com. 300 IN A 203.0.113.10\n",
+            "after": "sbc1.example.com. 300 IN A 203.0.113.11\n",
+        }
+
+    def test_exactly_these_and_no_other_name_or_type(self, api: Api) -> None:
+        others = [("sbc1", "AAAA", "2001:db8::1", 300), ("sbc2", "A", "203.0.113.9", 300)]
+        twice = [("sbc1", "A", "203.0.113.10", 300)] * 2 + [("sbc1", "A", "203.0.113.7", 300)]
+        for name, kind, data, ttl in others + twice:
+            body = {"type": kind, "name": name, "data": data, "ttl": ttl}
+            api.client.call("POST", "domains/example.com/records", body)
+        result = run_module("digitalocean_rrset", **(RECORD | {"values": ["203.0.113.12", "203.0.113.10"]}))
+        wanted = [("sbc1", "A", f"203.0.113.{last}", 300) for last in (10, 12)]
+        assert self.records(api) == sorted(wanted + others)
+        assert sorted(each["data"] for each in result["records"]) == ["203.0.113.10", "203.0.113.12"]
+
+    def test_ttl_is_mended(self, api: Api) -> None:
+        run_module("digitalocean_rrset", **RECORD)
+        assert run_module("digitalocean_rrset", **RECORD, ttl=60)["changed"]
+        assert self.records(api) == [("sbc1", "A", "203.0.113.10", 60)]
+        assert "least is 30" in failure("digitalocean_rrset", **RECORD, ttl=29)
+
+    @pytest.mark.parametrize(
+        ("kind", "value"),
+        [("AAAA", "2001:DB8:0::1"), ("CNAME", "Other.Example.net."), ("NS", "ns1.example.net"), ("TXT", "MS=ms1. ")],
+    )
+    def test_other_types_read_back_the_same(self, api: Api, kind: str, value: str) -> None:
+        record = RECORD | {"type": kind, "values": [value], "name": "other"}
+        assert run_module("digitalocean_rrset", **record)["changed"]
+        assert not run_module("digitalocean_rrset", **record)["changed"]
+
+    def test_absent(self, api: Api) -> None:
+        run_module("digitalocean_rrset", **RECORD)
+        elsewhere = RECORD | {"values": ["203.0.113.99"], "state": "absent"}
+        assert not run_module("digitalocean_rrset", **elsewhere)["changed"]
+        assert run_module("digitalocean_rrset", **RECORD, state="absent")["diff"]["after"] == ""
+        assert self.records(api) == []
+
+    def test_a_domain_that_is_not_there(self, api: Api) -> None:
+        message = failure("digitalocean_rrset", **(RECORD | {"domain": "example.org", "name": "sbc1"}))
+        assert "GET domains/example.org/records: 404" in message
+
+    def test_what_cannot_be_an_address(self, api: Api) -> None:
+        assert "'::1' cannot be the data" in failure("digitalocean_rrset", **(RECORD | {"values": ["::1"]}))
+        assert "values is empty" in failure("digitalocean_rrset", **(RECORD | {"values": []}))

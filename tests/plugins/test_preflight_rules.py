@@ -1,0 +1,169 @@
+"""The rules of preflight: one mistake, one message, with variable, value and remedy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from ansible.module_utils.preflight_rules import (
+    Account,
+    Customer,
+    check_account,
+    check_customer,
+    check_endpoint,
+    check_together,
+    is_email,
+    is_host_name,
+)
+
+CLOUDS = ["commercial", "gcc_high", "dod"]
+GOOD: dict[str, Any] = {
+    "inventory_hostname": "contoso",
+    "sbc_fqdn": "sbc1.example.com",
+    "sbc_domain": "example.com",
+    "sbc_cloud": "commercial",
+    "sbc_dns": "digitalocean",
+    "sbc_contact_email": "it@example.com",
+    "sbc_ssh_sources": ["198.51.100.0/24", "2001:db8::/32"],
+    "sbc_api_endpoint": "https://api.digitalocean.com/v2/",
+    "droplet_region": "fra1",
+    "droplet_size": "s-1vcpu-1gb",
+    "droplet_image": "debian-13-x64",
+    "certificate_directory": "production",
+}
+ACCOUNT = Account(
+    status="active",
+    droplet_limit=2,
+    droplets=1,
+    domains=frozenset({"example.com"}),
+    regions=frozenset({"fra1", "ams3"}),
+    sizes={"s-1vcpu-1gb": frozenset({"fra1", "ams3"}), "c-2": frozenset({"ams3"})},
+    images={"debian-13-x64": frozenset({"fra1", "ams3"}), "12345": frozenset({"ams3"})},
+)
+
+
+def customer(host: str = "contoso", **changes: Any) -> Customer:
+    return Customer(host, "inventory/lab/customers.yml", GOOD | {"inventory_hostname": host} | changes)
+
+
+def test_nothing_to_say_of_a_good_customer() -> None:
+    assert check_customer(customer(), CLOUDS) == []
+    assert check_endpoint(customer(), None) == []
+    assert check_account([customer()], ACCOUNT) == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "problem"),
+    [
+        ("sbc_fqdn", None, "is missing"),
+        ("sbc_fqdn", "", "is missing"),
+        ("sbc_fqdn", "sbc1", "is not a host name"),
+        ("sbc_fqdn", "SBC1.example.com", "is not a host name"),
+        ("sbc_fqdn", "sbc_1.example.com", "is not a host name"),
+        ("sbc_fqdn", "203.0.113.10", "is not a host name"),
+        ("sbc_fqdn", "sbc1.example.org", "is not under the domain example.com"),
+        ("sbc_fqdn", "example.com", "is not under the domain example.com"),
+        ("sbc_fqdn", "notexample.com", "is not under the domain example.com"),
+        ("sbc_fqdn", "contoso.onmicrosoft.com", "is Microsoft's own name"),
+        ("sbc_domain", None, "is missing"),
+        ("sbc_domain", "example", "is not a domain"),
+        ("sbc_cloud", "gcc-high", "is no Microsoft cloud that is known"),
+        ("sbc_dns", "route53", "is unknown"),
+        ("sbc_contact_email", "it.example.com", "is no e-mail address"),
+        ("sbc_contact_email", "", "is no e-mail address"),
+        ("sbc_ssh_sources", [], "names no network"),
+        ("sbc_ssh_sources", "198.51.100.0/24", "names no network"),
+        ("sbc_ssh_sources", ["198.51.100.7/24"], "is no network"),
+        ("droplet_ssh_public_key", "~/.ssh/id_ed25519.pub", "is not an OpenSSH public key"),
+        ("certificate_directory", "letsencrypt", "is no ACME directory"),
+    ],
+)
+def test_one_mistake(variable: str, value: Any, problem: str) -> None:
+    (mistake,) = check_customer(customer(**{variable: value}), CLOUDS)
+    assert mistake.variable == variable
+    assert problem in mistake.problem
+    text = str(mistake)
+    assert text.startswith(f"contoso: {variable}")
+    assert "(inventory/lab/customers.yml)" in text
+
+
+@pytest.mark.parametrize("host", ["contoso.example", "Contoso", "con_toso", "x" * 201])
+def test_a_host_that_cannot_be_a_tag(host: str) -> None:
+    (mistake,) = check_customer(customer(host), CLOUDS)
+    assert "cannot be a tag" in str(mistake)
+
+
+def test_a_zone_of_ones_own_needs_no_domain() -> None:
+    assert check_customer(customer(sbc_dns="manual", sbc_domain=None), CLOUDS) == []
+
+
+def test_an_fqdn_belongs_to_one() -> None:
+    (mistake,) = check_together([customer(), customer("fabrikam")])
+    assert str(mistake).startswith("fabrikam: sbc_fqdn = sbc1.example.com: is contoso's already")
+
+
+@pytest.mark.parametrize(
+    ("declared", "environment", "variable"),
+    [
+        ("https://api.digitalocean.com/v2/", "http://127.0.0.1:18080/v2/", "DIGITALOCEAN_END_POINT"),
+        ("http://127.0.0.1:18080/v2/", "https://api.digitalocean.com/v2/", "DIGITALOCEAN_END_POINT"),
+        ("api.digitalocean.com", None, "sbc_api_endpoint"),
+        ("http://api.digitalocean.com/v2/", None, "sbc_api_endpoint"),
+    ],
+)
+def test_an_endpoint_other_than_the_inventorys(declared: str, environment: str | None, variable: str) -> None:
+    (mistake,) = check_endpoint(customer(sbc_api_endpoint=declared), environment)
+    assert mistake.variable == variable
+
+
+def test_the_same_endpoint_may_be_written_without_a_slash() -> None:
+    assert check_endpoint(customer(), "https://api.digitalocean.com/v2") == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "problem"),
+    [
+        ("sbc_domain", "example.org", "is not a domain of this account"),
+        ("droplet_region", "mars1", "is unknown or takes no new droplets; choose one of ams3, fra1"),
+        ("droplet_size", "s-0vcpu", "is unknown"),
+        ("droplet_size", "c-2", "is not offered in fra1; choose another; regions: ams3"),
+        ("droplet_image", "debian-14-x64", "is unknown"),
+        ("droplet_image", 12345, "is not available in fra1"),
+    ],
+)
+def test_what_the_account_does_not_have(variable: str, value: Any, problem: str) -> None:
+    (mistake,) = check_account([customer(**{variable: value})], ACCOUNT)
+    assert str(mistake).startswith(f"contoso: {variable} = {value}: {problem}")
+
+
+def test_a_zone_elsewhere_need_not_be_in_the_account() -> None:
+    assert check_account([customer(sbc_dns="manual", sbc_domain="example.org")], ACCOUNT) == []
+
+
+def test_the_limit_counts_only_who_has_no_droplet() -> None:
+    both = [customer(), customer("fabrikam")]
+    (mistake,) = check_account(both, ACCOUNT)
+    assert "droplet_limit = 2: is too low: 1 exist, and 2 would be created (contoso, fabrikam)" in str(mistake)
+    assert check_account(both, replace(ACCOUNT, customers=frozenset({"contoso"}))) == []
+
+
+def test_a_locked_account() -> None:
+    assert "has locked it" in str(check_account([customer()], replace(ACCOUNT, status="locked"))[0])
+
+
+@pytest.mark.parametrize("name", ["a.b", "sbc-1.example.com", "xn--mnchen-3ya.de", "1a.example.com"])
+def test_host_names(name: str) -> None:
+    assert is_host_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", [None, 5, "a..b", "a.b.", "-a.b", "a-.b", "a b.c", "x" * 64 + ".com", "a." * 130 + "b"]
+)
+def test_no_host_names(name: Any) -> None:
+    assert not is_host_name(name)
+
+
+@pytest.mark.parametrize("text", ["a@b@example.com", "a b@example.com", "@example.com", "a@example", "a,b@example.com"])
+def test_no_email_addresses(text: str) -> None:
+    assert not is_email(text)
