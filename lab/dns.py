@@ -64,7 +64,7 @@ class NameSpace:
 
     def __init__(self) -> None:
         self._names: dict[dns.name.Name, RRsets] = {}
-        self._exist: set[dns.name.Name] = set()
+        self._exist: set[dns.name.Name] = {dns.name.root}
         self._apexes: set[dns.name.Name] = {dns.name.root}
         self.zones: dict[str, list[dict[str, Any]]] = {}
         self.hosts: dict[str, list[str]] = {}

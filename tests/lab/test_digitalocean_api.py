@@ -23,7 +23,7 @@ from aiohttp import web
 from openapi_core import OpenAPI
 from openapi_core.testing import MockRequest, MockResponse
 
-from lab.digitalocean import Account, FirewallRules, PortRule, RecordsOnly, make_app, make_control
+from lab.digitalocean import Account, FirewallRules, MachineSpec, PortRule, RecordsOnly, make_app, make_control
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = Path(os.environ.get("DIGITALOCEAN_CONTRACT", ROOT.parent / "shared" / "contracts" / "digitalocean-v2.json"))
@@ -35,11 +35,24 @@ SSH = {"protocol": "tcp", "ports": "22", "sources": {"addresses": ["192.0.2.0/24
 OUT = {"protocol": "udp", "ports": "all", "destinations": {"addresses": ["0.0.0.0/0"]}}
 
 
+class Hardware(RecordsOnly):
+    """Machines that can be slow or broken."""
+
+    seconds = 0.0
+    broken = False
+
+    async def create(self, droplet: MachineSpec) -> None:
+        if self.broken:
+            raise RuntimeError("no such luck")
+        await asyncio.sleep(self.seconds)
+        await super().create(droplet)
+
+
 class Lab:
     """An API and its control interface in a thread of their own."""
 
     def __init__(self, state: Path | None = None) -> None:
-        self.machines = RecordsOnly()
+        self.machines = Hardware()
         self.zones: list[dict[str, Any]] = []
         self._state = state
         self._loop = asyncio.new_event_loop()
@@ -331,6 +344,27 @@ def test_a_destroyed_droplet_is_gone_and_its_address_free(lab: Lab) -> None:
     assert lab.active()["networks"]["v4"][1]["ip_address"] == first["networks"]["v4"][1]["ip_address"]
 
 
+def test_a_droplet_that_is_still_being_made_can_be_destroyed(lab: Lab) -> None:
+    lab.machines.seconds = 0.2
+    for end in ("DELETE", "reset"):
+        droplet = lab.ok("POST", "/droplets", DROPLET)["droplet"]
+        if end == "DELETE":
+            lab.ok("DELETE", f"/droplets/{droplet['id']}")
+        else:
+            lab.control("POST", "/reset")
+        assert (lab.machines.running, lab.machines.firewalls) == ({}, {})
+        assert lab.refused("GET", f"/droplets/{droplet['id']}")[0] == 404
+
+
+def test_a_machine_that_cannot_be_made_ends_its_action_in_error(lab: Lab) -> None:
+    lab.machines.broken = True
+    answer = lab.ok("POST", "/droplets", DROPLET)
+    path = f"/actions/{answer['links']['actions'][0]['id']}"
+    until(lambda: lab.ok("GET", path)["action"], lambda action: action["status"] == "errored")
+    assert lab.ok("GET", f"/droplets/{answer['droplet']['id']}")["droplet"]["status"] == "new"
+    lab.ok("DELETE", f"/droplets/{answer['droplet']['id']}")
+
+
 def test_actions_switch_and_rename(lab: Lab) -> None:
     droplet = lab.active()
     path = f"/droplets/{droplet['id']}"
@@ -568,10 +602,17 @@ def test_faults_can_be_listed_and_withdrawn_and_wrong_ones_are_refused(lab: Lab)
     assert lab.control("GET", "/faults")["faults"][0]["count"] == 5
     lab.control("DELETE", "/faults")
     assert lab.call("GET", "/account").status_code == 200
-    for body in ({"kind": "418"}, {"kind": "500", "colour": "red"}, {}, {"kind": "500", "count": "x"}):
-        assert requests.post(f"{lab.control_url}/faults", json=body, timeout=10).status_code == 400
-    for body in ({"droplet_limit": "x"}, {"nothing": 1}):
-        assert requests.post(f"{lab.control_url}/account", json=body, timeout=10).status_code == 400
+    wrong: list[tuple[str, dict[str, Any]]] = [
+        ("faults", {"kind": "418"}),
+        ("faults", {"kind": "500", "colour": "red"}),
+        ("faults", {"kind": "500", "count": "x"}),
+        ("faults", {}),
+        ("account", {"droplet_limit": "x"}),
+        ("account", {"nothing": 1}),
+    ]
+    for path, body in wrong:
+        answer = requests.post(f"{lab.control_url}/{path}", json=body, timeout=10)
+        assert (answer.status_code, list(answer.json())) == (400, ["error"])
 
 
 def test_the_log_names_keys_that_the_api_does_not_know(lab: Lab) -> None:

@@ -1,0 +1,247 @@
+"""The lab's DNS server, asked as a resolver's client asks."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.query
+import dns.rcode
+import dns.rdatatype
+import dns.resolver
+import pytest
+
+from lab.digitalocean.domains import Domains
+from lab.dns import NEGATIVE_TTL, NameSpace
+
+ROOT = Path(__file__).parents[2]
+APEX_NS = ["ns1.digitalocean.com.", "ns2.digitalocean.com.", "ns3.digitalocean.com."]
+HOSTS: dict[str, Any] = {
+    "sip.pstnhub.microsoft.com": "52.112.0.1",
+    "dual.lab.test": ["198.51.100.14", "198.51.100.15", "2001:db8::14"],
+}
+
+
+def zones() -> dict[str, list[dict[str, Any]]]:
+    """Zones as the API makes them."""
+    ids = iter(range(1, 1000))
+    domains = Domains(lambda: next(ids))
+    domains.create("voip.test", "203.0.113.9")
+    domains.create("sub.voip.test")
+    for record in (
+        {"type": "A", "name": "sbc", "data": "203.0.113.10", "ttl": 60},
+        {"type": "A", "name": "sbc", "data": "203.0.113.11"},
+        {"type": "AAAA", "name": "sbc", "data": "2001:db8::10"},
+        {"type": "CNAME", "name": "www", "data": "sbc.voip.test."},
+        {"type": "CNAME", "name": "far", "data": "sip.pstnhub.microsoft.com."},
+        {"type": "CNAME", "name": "top", "data": "@"},
+        {"type": "CNAME", "name": "lost", "data": "nowhere.voip.test."},
+        {"type": "CNAME", "name": "loop", "data": "loop.voip.test."},
+        {"type": "TXT", "name": "_acme-challenge", "data": 'a "quoted" \\ text'},
+        {"type": "TXT", "name": "long", "data": "x" * 2000},
+        {"type": "MX", "name": "@", "data": "mail.voip.test.", "priority": 10},
+        {"type": "SRV", "name": "_sipfed._tls", "data": "sbc.voip.test.", "priority": 1, "weight": 2, "port": 5061},
+        {"type": "CAA", "name": "@", "data": "letsencrypt.org", "flags": 0, "tag": "issue"},
+        {"type": "A", "name": "*.wild", "data": "203.0.113.20"},
+        {"type": "A", "name": "named.wild", "data": "203.0.113.21"},
+        {"type": "A", "name": "deep.below", "data": "203.0.113.22"},
+    ):
+        domains.add("voip.test", record)
+    domains.add("sub.voip.test", {"type": "A", "name": "x", "data": "203.0.113.30"})
+    return domains.dump()
+
+
+@pytest.fixture(scope="module")
+def names() -> NameSpace:
+    names = NameSpace()
+    names.set_zones(zones())
+    names.set_hosts(HOSTS)
+    return names
+
+
+def ask(names: NameSpace, name: str, type: str) -> tuple[str, list[str], str | None]:
+    """What a query comes to: rcode, the answers' data, and the owner of the SOA in the authority section."""
+    response = names.answer(dns.message.make_query(name, type))
+    answers = [rdata.to_text() for rrset in response.answer for rdata in rrset]
+    soa = [rrset for rrset in response.authority if rrset.rdtype == dns.rdatatype.SOA]
+    return dns.rcode.to_text(response.rcode()), answers, soa[0].name.to_text() if soa else None
+
+
+@pytest.mark.parametrize(
+    ("name", "type", "answers"),
+    [
+        ("voip.test", "A", ["203.0.113.9"]),
+        ("voip.test", "NS", APEX_NS),
+        ("voip.test", "MX", ["10 mail.voip.test."]),
+        ("voip.test", "CAA", ['0 issue "letsencrypt.org"']),
+        ("sbc.voip.test", "A", ["203.0.113.10", "203.0.113.11"]),
+        ("SBC.Voip.Test", "AAAA", ["2001:db8::10"]),
+        ("_sipfed._tls.voip.test", "SRV", ["1 2 5061 sbc.voip.test."]),
+        ("_acme-challenge.voip.test", "TXT", ['"a \\"quoted\\" \\\\ text"']),
+        ("www.voip.test", "CNAME", ["sbc.voip.test."]),
+        ("www.voip.test", "A", ["sbc.voip.test.", "203.0.113.10", "203.0.113.11"]),
+        ("far.voip.test", "A", ["sip.pstnhub.microsoft.com.", "52.112.0.1"]),
+        ("top.voip.test", "A", ["voip.test.", "203.0.113.9"]),
+        ("any.wild.voip.test", "A", ["203.0.113.20"]),
+        ("a.b.wild.voip.test", "A", ["203.0.113.20"]),
+        ("named.wild.voip.test", "A", ["203.0.113.21"]),
+        ("x.sub.voip.test", "A", ["203.0.113.30"]),
+        ("sip.pstnhub.microsoft.com", "A", ["52.112.0.1"]),
+        ("dual.lab.test", "A", ["198.51.100.14", "198.51.100.15"]),
+        ("dual.lab.test", "AAAA", ["2001:db8::14"]),
+    ],
+)
+def test_what_is_there_is_answered(names: NameSpace, name: str, type: str, answers: list[str]) -> None:
+    rcode, got, soa = ask(names, name, type)
+    assert (rcode, sorted(got), soa) == ("NOERROR", sorted(answers), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "type", "rcode", "answers", "soa"),
+    [
+        ("nowhere.voip.test", "A", "NXDOMAIN", [], "voip.test."),
+        ("below.sbc.voip.test", "A", "NXDOMAIN", [], "voip.test."),
+        ("y.sub.voip.test", "A", "NXDOMAIN", [], "sub.voip.test."),
+        ("lost.voip.test", "A", "NXDOMAIN", ["nowhere.voip.test."], "voip.test."),
+        ("example.org", "A", "NXDOMAIN", [], "."),
+        ("sip2.pstnhub.microsoft.com", "A", "NXDOMAIN", [], "."),
+        ("sbc.voip.test", "TXT", "NOERROR", [], "voip.test."),
+        ("www.voip.test", "TXT", "NOERROR", ["sbc.voip.test."], "voip.test."),
+        ("below.voip.test", "A", "NOERROR", [], "voip.test."),
+        ("below.named.wild.voip.test", "A", "NXDOMAIN", [], "voip.test."),
+        ("sip.pstnhub.microsoft.com", "AAAA", "NOERROR", [], "sip.pstnhub.microsoft.com."),
+        ("microsoft.com", "A", "NOERROR", [], "."),
+    ],
+)
+def test_what_is_not_there_is_denied_with_a_soa(
+    names: NameSpace, name: str, type: str, rcode: str, answers: list[str], soa: str
+) -> None:
+    assert ask(names, name, type) == (rcode, answers, soa)
+
+
+def test_a_denial_is_soon_forgotten(names: NameSpace) -> None:
+    (soa,) = names.answer(dns.message.make_query("nowhere.voip.test", "A")).authority
+    assert (soa.ttl, soa[0].minimum) == (NEGATIVE_TTL, NEGATIVE_TTL)
+
+
+def test_an_alias_of_itself_ends(names: NameSpace) -> None:
+    assert ask(names, "loop.voip.test", "A")[1][0] == "loop.voip.test."
+
+
+def test_the_answer_repeats_the_question_s_spelling_and_offers_recursion(names: NameSpace) -> None:
+    response = names.answer(dns.message.make_query("sBc.VoIp.TeSt", "A"))
+    assert response.answer[0].name.to_text() == "sBc.VoIp.TeSt."
+    assert response.flags & dns.flags.RA
+    assert response.flags & dns.flags.AA
+
+
+def test_a_wrong_record_changes_nothing() -> None:
+    names = NameSpace()
+    names.set_hosts({"host.test": "192.0.2.1"})
+    with pytest.raises(dns.exception.DNSException):
+        names.set_zones({"voip.test": [{"type": "A", "name": "a", "data": "no address", "ttl": 60}]})
+    with pytest.raises(ValueError, match="nowhere"):
+        names.set_hosts({"host.test": "nowhere"})
+    assert ask(names, "host.test", "A")[1] == ["192.0.2.1"]
+    assert names.zones == {}
+
+
+# The server
+
+
+@dataclass
+class Server:
+    port: int
+    control: Path
+
+    def http(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """One request over the control socket."""
+        data = json.dumps(body) if body is not None else ""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(10)
+            connection.connect(str(self.control))
+            head = f"{method} {path} HTTP/1.0\r\nHost: dns\r\nContent-Length: {len(data)}\r\n\r\n"
+            connection.sendall((head + data).encode())
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        status, _, text = answer.decode().partition("\r\n\r\n")
+        return int(status.split()[1]), json.loads(text)
+
+    def resolver(self) -> dns.resolver.Resolver:
+        resolver = dns.resolver.Resolver(configure=False)
+        resolver.nameservers, resolver.port, resolver.lifetime = ["127.0.0.1"], self.port, 5
+        return resolver
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    control = tmp_path / "dns.sock"
+    command = [sys.executable, "-m", "lab.dns", "--listen", "127.0.0.1", "--port", "0", "--control", str(control)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stdout is not None
+            port = process.stdout.readline().split()[1].rpartition(":")[2]
+            yield Server(int(port), control)
+        finally:
+            process.terminate()
+        assert process.wait(10) == 0
+
+
+def test_zones_and_names_are_pushed_and_queries_logged(server: Server) -> None:
+    resolver = server.resolver()
+    with pytest.raises(dns.resolver.NXDOMAIN):
+        resolver.resolve("www.voip.test", "A")
+    assert server.http("PUT", "/zones", zones()) == (200, {})
+    assert server.http("PUT", "/names", HOSTS) == (200, {})
+    answer = resolver.resolve("www.voip.test", "A")
+    assert sorted(rdata.address for rdata in answer) == ["203.0.113.10", "203.0.113.11"]
+    assert answer.canonical_name.to_text() == "sbc.voip.test."
+    assert resolver.resolve("sip.pstnhub.microsoft.com", "A", tcp=True)[0].address == "52.112.0.1"
+    logged = server.http("GET", "/queries")[1]["queries"]
+    assert [(q["name"], q["type"], q["rcode"], q["transport"], q["source"]) for q in logged] == [
+        ("www.voip.test", "A", "NXDOMAIN", "udp", "127.0.0.1"),
+        ("www.voip.test", "A", "NOERROR", "udp", "127.0.0.1"),
+        ("sip.pstnhub.microsoft.com", "A", "NOERROR", "tcp", "127.0.0.1"),
+    ]
+    server.http("DELETE", "/queries")
+    assert server.http("GET", "/queries")[1] == {"queries": []}
+
+    status, said = server.http("PUT", "/names", {"host.test": "nowhere"})
+    assert (status, "nowhere" in said["error"]) == (400, True)
+    assert server.http("GET", "/zones")[1] == zones()
+
+
+def test_long_answers_are_truncated_over_udp_and_whole_over_tcp(server: Server) -> None:
+    server.http("PUT", "/zones", zones())
+    query = dns.message.make_query("long.voip.test", "TXT", use_edns=0, payload=4096)
+    short = dns.query.udp(query, "127.0.0.1", port=server.port, timeout=5)
+    assert short.flags & dns.flags.TC
+    whole = dns.query.tcp(query, "127.0.0.1", port=server.port, timeout=5)
+    assert b"".join(whole.answer[0][0].strings) == b"x" * 2000
+
+
+def test_junk_gets_no_answer_and_does_no_harm(server: Server) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as junk:
+        junk.settimeout(0.2)
+        for packet in (
+            b"",
+            b"\x00",
+            b"\xff" * 40,
+            dns.message.make_response(dns.message.make_query("a", "A")).to_wire(),
+        ):
+            junk.sendto(packet, ("127.0.0.1", server.port))
+            with pytest.raises(TimeoutError):
+                junk.recv(512)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as junk:
+        junk.sendall(b"\x00\x03abc")
+        assert junk.recv(512) == b""
+    with pytest.raises(dns.resolver.NXDOMAIN):
+        server.resolver().resolve("still.there", "A")
