@@ -111,7 +111,8 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]  # no types
         else:
             try:
                 client = Client(token, endpoint, timeout=10, attempts=2, patience=10)
-                return client.get_all("droplets", "droplets", tag_name=COMMON_TAG)
+                droplets: list[Resource] = client.get_all("droplets", "droplets", tag_name=COMMON_TAG)
+                return droplets
             except ApiError as error:
                 reason = f"the API at {endpoint} was of no help: {error}"
             except ValueError as error:

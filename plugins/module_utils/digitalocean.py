@@ -146,7 +146,7 @@ class Client(BaseAPI):  # type: ignore[misc]  # the library has no types
         for attempt in itertools.count(1):
             pause = min(BACKOFF_LONGEST, self.backoff * 2 ** (attempt - 1)) * random.uniform(0.5, 1)
             try:
-                answer = self._session.request(
+                answer: requests.Response = self._session.request(
                     method, url, params=query, json=body, timeout=self._timeout, allow_redirects=False
                 )
             except requests.RequestException as problem:
@@ -211,15 +211,17 @@ class Client(BaseAPI):  # type: ignore[misc]  # the library has no types
     def get(self, path: str, key: str) -> Resource | None:
         """The resource at path, or None if there is none. Raises ApiError."""
         try:
-            return self.call("GET", path)[key]
+            found: Resource = self.call("GET", path)[key]
         except ApiError as error:
             if error.status == HTTPStatus.NOT_FOUND:
                 return None
             raise
+        return found
 
     def get_all(self, path: str, key: str, **filters: str) -> list[Resource]:
         """All resources of a collection, 200 a page. Raises ApiError."""
-        return self.get_data(path, params=dict(filters))[key]
+        found: list[Resource] = self.get_data(path, params=dict(filters))[key]
+        return found
 
     def delete(self, path: str, body: Resource | None = None) -> bool:
         """Whether there was something to delete. Raises ApiError."""
@@ -238,7 +240,8 @@ class Client(BaseAPI):  # type: ignore[misc]  # the library has no types
         """
         for last in (False, False, True):
             try:
-                return self.call("POST", path, body)[key]
+                made: Resource = self.call("POST", path, body)[key]
+                return made
             except ApiError as error:
                 if not error.unsettled and error.status not in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY):
                     raise

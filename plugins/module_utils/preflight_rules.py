@@ -203,7 +203,7 @@ def _check_order(customer: Customer, account: Account) -> list[Mistake]:
         mistakes.append(
             found("sbc_domain", "is not a domain of this account", "add it at DigitalOcean, or say sbc_dns: manual")
         )
-    region, size, image = (values.get(f"droplet_{name}") for name in ("region", "size", "image"))
+    region, size, image = (str(values.get(f"droplet_{name}")) for name in ("region", "size", "image"))
     known = region in account.regions
     if not known:
         offered = ", ".join(sorted(account.regions))
@@ -213,8 +213,8 @@ def _check_order(customer: Customer, account: Account) -> list[Mistake]:
     elif known and region not in account.sizes[size]:
         offered = ", ".join(sorted(account.sizes[size])) or "none at the moment"
         mistakes.append(found("droplet_size", f"is not offered in {region}", f"choose another; regions: {offered}"))
-    if str(image) not in account.images:
+    if image not in account.images:
         mistakes.append(found("droplet_image", "is unknown", "use debian-13-x64"))
-    elif known and region not in account.images[str(image)]:
+    elif known and region not in account.images[image]:
         mistakes.append(found("droplet_image", f"is not available in {region}", "choose another region or image"))
     return mistakes

@@ -20,6 +20,8 @@ ansible.module_utils.__path__.append(str(PLUGINS / "module_utils"))
 from ansible.module_utils.digitalocean import Client  # noqa: E402
 from ansible.module_utils.testing import patch_module_args  # noqa: E402
 
+__all__ = ["PLUGINS", "ROOT", "TOKEN", "Api", "Client", "Failed", "run_module"]
+
 TOKEN = "dop_v1_" + "5ec2e7" * 8
 
 
@@ -49,7 +51,7 @@ class Api:
     def droplet(self, *tags: str, name: str = "sbc1.example.com", wait: bool = True, **more: Any) -> dict[str, Any]:
         """Create a droplet behind the product's back."""
         body = {"name": name, "region": "fra1", "size": "s-1vcpu-1gb", "image": "debian-13-x64", "tags": list(tags)}
-        made = self.client.call("POST", "droplets", body | more)["droplet"]
+        made: dict[str, Any] = self.client.call("POST", "droplets", body | more)["droplet"]
         while wait and not (made["status"] == "active" and made["networks"]["v4"]):
             made = self.client.call("GET", f"droplets/{made['id']}")["droplet"]
         return made
@@ -72,7 +74,7 @@ def run_module(name: str, /, check: bool = False, **arguments: Any) -> dict[str,
         module.main()
     text = output.getvalue()
     assert TOKEN not in text, "the token is in the output"
-    result = json.loads(text)
+    result: dict[str, Any] = json.loads(text)
     if result.get("failed"):
         raise Failed(result)
     return result

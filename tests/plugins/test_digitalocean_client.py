@@ -72,7 +72,8 @@ def test_a_creation_without_an_answer_makes_one_droplet(api: Api, kind: str, pos
     body = {"name": "sbc1", "region": "fra1", "size": "s-1vcpu-1gb", "image": "debian-13-x64", "tags": ["sbc"]}
 
     def droplets() -> list[dict[str, Any]]:
-        return api.client.get_all("droplets", "droplets", tag_name="sbc")
+        found: list[dict[str, Any]] = api.client.get_all("droplets", "droplets", tag_name="sbc")
+        return found
 
     made = api.client.create("droplets", "droplet", body, lambda: next(iter(droplets()), None))
     assert [each["id"] for each in droplets()] == [made["id"]]

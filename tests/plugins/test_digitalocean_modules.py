@@ -184,7 +184,7 @@ class TestDroplet:
 
     def test_drift_is_told_and_left(self, api: Api) -> None:
         run_module("digitalocean_droplet", **DROPLET)
-        other = {"region": "ams3", "size": "s-1vcpu-2gb", "image": "debian-12-x64"}
+        other: dict[str, Any] = {"region": "ams3", "size": "s-1vcpu-2gb", "image": "debian-12-x64"}
         result = run_module("digitalocean_droplet", **(DROPLET | other))
         assert not result["changed"]
         assert {each["attribute"]: each["wanted"] for each in result["drift"]} == other
@@ -201,7 +201,7 @@ class TestDroplet:
 
     def test_absent_needs_number_and_tag(self, api: Api) -> None:
         number = run_module("digitalocean_droplet", **DROPLET)["droplet"]["id"]
-        gone = {"customer": "contoso", "state": "absent"}
+        gone: dict[str, Any] = {"customer": "contoso", "state": "absent"}
         assert "droplet_id" in failure("digitalocean_droplet", **gone)
         assert "nothing was deleted" in failure("digitalocean_droplet", **gone, droplet_id=number + 1)
         assert not run_module("digitalocean_droplet", customer="fabrikam", state="absent", droplet_id=number)["changed"]
