@@ -130,6 +130,7 @@ class Account:
         self._machines: dict[int, _Machine] = {}
         self._published: Zones | None = None
         self._committing = asyncio.Lock()
+        self._last_id = _FIRST_ID - 1
         self._begin()
         if state_file and state_file.exists():
             self._load(json.loads(state_file.read_text()))
@@ -142,7 +143,6 @@ class Account:
         self.actions: dict[int, JSON] = {}
         self.firewalls = Firewalls()
         self.domains = Domains(self._new_id)
-        self._last_id = _FIRST_ID - 1
         for name in self._first_domains:
             self.domains.create(name)
 
@@ -164,7 +164,7 @@ class Account:
         await asyncio.gather(*lives, return_exceptions=True)
 
     async def reset(self) -> None:
-        """Destroy every droplet's machine and begin again with an empty account, no faults and an empty log."""
+        """Destroy every droplet's machine and begin again: an empty account, no faults, an empty log. No id comes twice."""
         for droplet_id in list(self.droplets):
             await self.destroy_droplet(droplet_id)
         self._begin()
@@ -184,7 +184,8 @@ class Account:
                 machine = self._machine(droplet.id)
                 if machine.exists and machine.firewall != self.firewall_of(droplet):
                     async with machine.lock:
-                        await self._apply_firewall(droplet)
+                        if droplet.id in self.droplets:
+                            await self._apply_firewall(droplet)
 
     def dump(self) -> JSON:
         """The whole state as it is saved."""
@@ -516,8 +517,9 @@ class Account:
 
     async def _apply_firewall(self, droplet: Droplet) -> None:
         machine = self._machine(droplet.id)
-        machine.firewall = self.firewall_of(droplet)
-        await self.machines.set_firewall(droplet.id, machine.firewall)
+        rules = self.firewall_of(droplet)
+        await self.machines.set_firewall(droplet.id, rules)
+        machine.firewall = rules
 
     def _begin_action(self, droplet: Droplet, kind: str) -> JSON:
         action: JSON = {

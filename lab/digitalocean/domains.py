@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
+from types import NoneType
 from typing import Any
 
 from lab.digitalocean.catalogue import JSON
@@ -159,6 +160,9 @@ class Domains:
             raise unprocessable(f"record ttl must be greater than {MINIMUM_TTL}")
         if not isinstance(record.data, str) or not record.data:
             raise unprocessable("Data can't be blank")
+        for number in ("priority", "port", "weight", "flags"):
+            if type(getattr(record, number)) not in (int, NoneType):
+                raise unprocessable(f"{number.capitalize()} is not a number")
         if record.type in _HOST_DATA:
             if record.data != "@" and not record.data.endswith("."):
                 raise unprocessable("Data needs to end with a dot (.)")

@@ -146,7 +146,9 @@ def parse_rules(body: JSON) -> dict[str, list[JSON]]:
     return rules
 
 
-def _rule(rule: JSON, peers: str) -> JSON:
+def _rule(rule: Any, peers: str) -> JSON:
+    if not isinstance(rule, dict):
+        raise unprocessable(f"a rule must be an object: {rule!r}")
     protocol = rule.get("protocol")
     if protocol not in ("tcp", "udp", "icmp"):
         raise unprocessable("protocol must be one of tcp, udp, icmp")

@@ -43,7 +43,10 @@ class Machines(Protocol):
     """Whoever runs the machines. Calls for one droplet never overlap."""
 
     async def create(self, droplet: MachineSpec) -> None:
-        """Start a machine; return once it has its link, before it has booted."""
+        """Start a machine; return once it has its link, before it has booted.
+
+        Called again for every droplet that is on when an account comes back from its state file.
+        """
 
     async def destroy(self, droplet_id: int) -> None:
         """End the machine and remove all it left; a machine that is not there is no error."""

@@ -236,7 +236,8 @@ def test_keys(lab: Lab) -> None:
     )
     assert lab.refused("POST", "/account/keys", {"name": "bad", "public_key": "ssh-rsa"})[0] == 422
     assert lab.ok("PUT", f"/account/keys/{KEY_FINGERPRINT}", {"name": "new"})["ssh_key"]["name"] == "new"
-    assert [k["name"] for k in lab.ok("GET", "/account/keys")["ssh_keys"]] == ["new"]
+    assert lab.ok("GET", "/account/keys")["ssh_keys"] == [{**key, "name": "new"}]
+    assert lab.ok("GET", f"/account/keys/{key['id']}") == {"ssh_key": {**key, "name": "new"}}
     lab.ok("DELETE", f"/account/keys/{key['id']}")
     assert lab.refused("GET", f"/account/keys/{KEY_FINGERPRINT}")[0] == 404
 
@@ -450,6 +451,7 @@ def test_records_of_one_name_share_a_ttl_of_at_least_30_seconds(lab: Lab) -> Non
         {"type": "A", "name": "bad name", "data": "203.0.113.2"},
         {"type": "SRV", "name": "_sip._tls", "data": "sbc.voip.test.", "priority": 1, "port": 5061},
         {"type": "MX", "data": "mail.voip.test."},
+        {"type": "MX", "data": "mail.voip.test.", "priority": "10"},
         {"type": "CNAME", "name": "@", "data": "x.test."},
         {"type": "HINFO", "name": "x", "data": "x"},
         {"type": "SOA", "name": "@", "data": "1800", "ttl": 1800},
@@ -528,6 +530,7 @@ def test_replacing_a_firewall_empties_what_is_not_given(lab: Lab) -> None:
         ({"tags": ["unmade"]}, 422, "unmade"),
         ({"droplet_ids": [7]}, 422, "7"),
         ({"inbound_rules": []}, 422, "at least one"),
+        ({"inbound_rules": ["ssh"]}, 422, "object"),
         ({"inbound_rules": [{**SSH, "ports": "70000"}]}, 422, "ports"),
         ({"inbound_rules": [{**SSH, "ports": "20-10"}]}, 422, "ports"),
         ({"inbound_rules": [{**SSH, "protocol": "sctp"}]}, 422, "protocol"),
@@ -633,7 +636,9 @@ def test_state_shows_no_user_data_and_reset_begins_again(lab: Lab) -> None:
     lab.control("POST", "/reset")
     assert lab.ok("GET", "/droplets")["droplets"] == []
     assert lab.machines.running == {}
-    assert list(lab.control("GET", "/state")["domains"]) == ["voip.test"]
+    after = lab.control("GET", "/state")
+    assert list(after["domains"]) == ["voip.test"]
+    assert after["last_id"] > state["last_id"]
 
 
 # Independent clients, and what survives
