@@ -164,7 +164,7 @@ class Account:
         await asyncio.gather(*lives, return_exceptions=True)
 
     async def reset(self) -> None:
-        """Destroy every droplet's machine and begin again: an empty account, no faults, an empty log. No id comes twice."""
+        """Destroy all machines and begin again: an empty account, no faults, no log; ids are never reused."""
         for droplet_id in list(self.droplets):
             await self.destroy_droplet(droplet_id)
         self._begin()
