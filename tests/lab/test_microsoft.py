@@ -217,6 +217,12 @@ class Microsoft:
         self.process.send_signal(number)
         return self.process.wait(PATIENCE)
 
+    def trust(self, roots: bytes) -> None:
+        """Replace the file of trusted roots at once."""
+        new = self.roots.with_suffix(".new")
+        new.write_bytes(roots)
+        new.replace(self.roots)
+
     def request(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         connection = http.client.HTTPConnection("localhost", timeout=PATIENCE)
         connection.sock = socket.socket(socket.AF_UNIX)
@@ -646,10 +652,10 @@ def test_a_foreign_ca_is_refused_until_it_is_trusted(
         with pytest.raises(ssl.SSLError, match="alert unknown ca"):
             sbc.connect(files=foreign)
         assert "certificate not trusted" in microsoft.view()["why_not"]
-        microsoft.roots.write_bytes(public_ca.root_pem + other_ca.root_pem)
+        microsoft.trust(public_ca.root_pem + other_ca.root_pem)
         with sbc.connect(files=foreign) as line:
             assert line.ask(sbc.options()).code == 200
-        microsoft.roots.write_text("-----BEGIN CERTIFICATE-----\nrubbish\n-----END CERTIFICATE-----\n")
+        microsoft.trust(b"-----BEGIN CERTIFICATE-----\nrubbish\n-----END CERTIFICATE-----\n")
         with sbc.connect(files=foreign) as line:
             assert line.ask(sbc.options()).code == 200, "what was trusted stays trusted"
         microsoft.roots.unlink()
@@ -657,7 +663,7 @@ def test_a_foreign_ca_is_refused_until_it_is_trusted(
             sbc.connect()
         until(partial(sent_error, microsoft, "certificate not accepted"), "own OPTIONS to be refused")
     finally:
-        microsoft.roots.write_bytes(public_ca.root_pem)
+        microsoft.trust(public_ca.root_pem)
     assert sbc.ping().code == 200
 
 
