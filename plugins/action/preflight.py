@@ -83,16 +83,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # no types
         defaults: dict[str, Any] = {}
         for file in arguments["defaults"]:
             defaults |= self._loader.load_from_file(file, trusted_as_template=True) or {}
+        if CLOUDS not in defaults:
+            raise AnsibleError(f"{CLOUDS} is in none of {', '.join(arguments['defaults'])}")
         mistakes: list[Mistake] = []
         customers, tokens = [], {}
         for host in hosts:
             values, problems = self._evaluate(defaults | task_vars["hostvars"].raw_get(host))
             tokens[host] = str(values.pop(TOKEN, "") or os.environ.get("DIGITALOCEAN_ACCESS_TOKEN", ""))
-            clouds = values.pop(CLOUDS, {})
+            clouds = list(values.pop(CLOUDS, ()))
             customer = Customer(host, _place(values.pop("inventory_file", None)), values)
             customers.append(customer)
             mistakes += [customer.mistake(name, f"cannot be evaluated ({why})", "correct it") for name, why in problems]
-            wrong = check_customer(customer, list(clouds))
+            wrong = check_customer(customer, clouds)
             mistakes += [each for each in wrong if each.variable not in dict(problems)]
         mistakes += check_together(customers)
         new: list[str] = []
@@ -164,8 +166,9 @@ def _ask(client: Client, customers: list[Customer]) -> Account:
     account = client.call("GET", "account")["account"]
     tags = {tag for each in client.get_all("droplets", "droplets", tag_name=COMMON_TAG) for tag in each["tags"]}
     owners = frozenset(each.host for each in customers if f"{TAG_PREFIX}customer:{each.host}" in tags)
-    everything = len(owners) < len(customers)
-    droplets = client.call("GET", "droplets", query={"per_page": 1})["meta"]["total"] if everything else len(owners)
+    droplets = len(owners)
+    if droplets < len(customers):
+        droplets = client.call("GET", "droplets", query={"per_page": 1})["meta"]["total"]
     domains = {
         each.values["sbc_domain"]
         for each in customers
@@ -198,9 +201,5 @@ def _names(customers: list[Customer]) -> str:
 def _failure(mistakes: list[Mistake]) -> dict[str, Any]:
     lines = list(dict.fromkeys(map(str, mistakes)))
     count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-    return {
-        "failed": True,
-        "changed": False,
-        "msg": "\n".join([f"{count}; nothing was created.", *(f"- {line}" for line in lines)]),
-        "mistakes": lines,
-    }
+    text = "\n".join([f"{count}; nothing was created.", *(f"- {line}" for line in lines)])
+    return {"failed": True, "changed": False, "msg": text}

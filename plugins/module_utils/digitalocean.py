@@ -26,7 +26,7 @@ from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_requ
 LIBRARY_ERROR = None
 try:
     import requests
-    from digitalocean.baseapi import BaseAPI
+    from digitalocean.baseapi import BaseAPI, Error
 except ImportError:
     LIBRARY_ERROR = traceback.format_exc()
     BaseAPI = object
@@ -220,7 +220,10 @@ class Client(BaseAPI):  # type: ignore[misc]  # the library has no types
 
     def get_all(self, path: str, key: str, **filters: str) -> list[Resource]:
         """All resources of a collection, 200 a page. Raises ApiError."""
-        found: list[Resource] = self.get_data(path, params=dict(filters))[key]
+        try:
+            found: list[Resource] = self.get_data(path, params=dict(filters))[key]
+        except (Error, ValueError) as problem:
+            raise ApiError("GET", path, self._redacted(str(problem))) from problem
         return found
 
     def delete(self, path: str, body: Resource | None = None) -> bool:

@@ -123,12 +123,13 @@ drift:
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.digitalocean import (
     COMMON_TAG,
     TAG_PREFIX,
+    ApiError,
     Client,
     Resource,
     customer_tag,
@@ -184,14 +185,14 @@ class CustomersDroplet:
     def create(self) -> Resource:
         wanted = self.wanted
         user_data = wanted["user_data"]
-        if user_data is not None and (not user_data.isascii() or len(user_data) > USER_DATA_MOST):
+        if user_data and (not user_data.isascii() or len(user_data) > USER_DATA_MOST):
             raise ValueError(f"user_data must be ASCII and {USER_DATA_MOST} bytes at most")
         body = {name: wanted[name] for name in ("name", "region", "size", "monitoring")}
         body["image"] = int(wanted["image"]) if wanted["image"].isdigit() else wanted["image"]
         body["ssh_keys"] = [int(key) if key.isdigit() else key for key in wanted["ssh_keys"]]
         body["tags"] = self.tags
         diff = {"before": {}, "after": dict(body)}
-        if user_data is not None:
+        if user_data:
             body["user_data"] = user_data
         if self.module.check_mode:
             droplet = self.summary({"size_slug": wanted["size"], "tags": self.tags, "name": wanted["name"]})
@@ -241,13 +242,20 @@ class CustomersDroplet:
         for tag in sorted(set(before["tags"]) - set(after["tags"])):
             self.client.delete(f"tags/{tag}/resources", resource)
         if after["name"] != before["name"]:
-            self.act(number, {"type": "rename", "name": after["name"]})
+            self.act(number, {"type": "rename", "name": after["name"]}, lambda seen: seen["name"] == after["name"])
         if after["status"] != before["status"]:
-            self.act(number, {"type": "power_on"})
+            self.act(number, {"type": "power_on"}, lambda seen: seen["status"] == "active")
         return self.wait_until_ready(number)
 
-    def act(self, number: int, body: Resource) -> None:
-        action = self.client.call("POST", f"droplets/{number}/actions", body, repeatable=True)["action"]
+    def act(self, number: int, body: Resource, done: Callable[[Resource], bool]) -> None:
+        """Have an action carried out; one that was, although its answer got lost, is refused when it is repeated."""
+        try:
+            action = self.client.call("POST", f"droplets/{number}/actions", body, repeatable=True)["action"]
+        except ApiError:
+            seen = self.client.get(f"droplets/{number}", "droplet")
+            if seen and done(seen):
+                return
+            raise
         for _ in self.patiently(f"action {action['id']} ({body['type']}) of droplet {number} is not completed"):
             if action["status"] == "completed":
                 return

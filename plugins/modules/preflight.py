@@ -60,9 +60,4 @@ without_droplet:
   returned: success
   type: list
   elements: str
-mistakes:
-  description: The mistakes, one text each.
-  returned: failure
-  type: list
-  elements: str
 """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -57,6 +59,23 @@ def test_a_gateways_page_is_no_message(api: Api) -> None:
     api.fault("502html", count=2)
     with pytest.raises(ApiError, match=r"^GET account: 502: Bad Gateway \(request [0-9a-f-]+\)$"):
         Client(TOKEN, api.endpoint, attempts=2).call("GET", "account")
+
+
+def test_what_is_no_json_is_an_error() -> None:
+    class Portal(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>Please log in</html>")
+
+    with HTTPServer(("127.0.0.1", 0), Portal) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        client = Client(TOKEN, f"http://127.0.0.1:{server.server_port}/v2/")
+        with pytest.raises(ApiError, match="GET account"):
+            client.call("GET", "account")
+        with pytest.raises(ApiError, match="GET tags"):
+            client.get_all("tags", "tags")
+        server.shutdown()
 
 
 def test_a_post_is_not_repeated_blindly(api: Api) -> None:

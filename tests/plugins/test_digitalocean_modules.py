@@ -182,6 +182,17 @@ class TestDroplet:
         assert result["droplet"]["status"] == "active"
         assert not run_module("digitalocean_droplet", **DROPLET)["changed"]
 
+    @pytest.mark.parametrize("kind", ["lost", "dropped", "422pending"])
+    def test_mending_survives_a_bad_answer(self, api: Api, kind: str) -> None:
+        number = api.droplet("sbc:customer:contoso", name="old.example.com")["id"]
+        api.client.call("POST", f"droplets/{number}/actions", {"type": "power_off"})
+        while api.client.call("GET", f"droplets/{number}")["droplet"]["status"] != "off":
+            pass
+        api.fault(kind, "POST", "droplets/*/actions", count=1)
+        api.fault(kind, "POST", "droplets/*/actions", count=1, after=2)
+        assert run_module("digitalocean_droplet", **DROPLET)["droplet"]["status"] == "active"
+        assert not run_module("digitalocean_droplet", **DROPLET)["changed"]
+
     def test_drift_is_told_and_left(self, api: Api) -> None:
         run_module("digitalocean_droplet", **DROPLET)
         other: dict[str, Any] = {"region": "ams3", "size": "s-1vcpu-2gb", "image": "debian-12-x64"}
