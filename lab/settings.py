@@ -1,6 +1,6 @@
 """Where the lab lives: its paths, addresses and names, in one place.
 
-Addresses of droplets and services are documentation networks (RFC 5737); Microsoft's are its own, from the published
+Addresses of droplets and services are of the networks for benchmarks (RFC 2544); Microsoft's are its own, from the published
 signalling networks, since the product admits nobody else. All of them exist inside the lab's network namespaces only.
 """
 
@@ -27,16 +27,16 @@ CONTROL_URL = f"http://127.0.0.1:{CONTROL_PORT}"
 
 ROUTER = "sbclab"
 UPLINK = "sbclab0"
-ROUTER_ADDRESS = "198.51.100.1"
-CONTROLLER_ADDRESS = "198.51.100.2"
-SERVICES_NETWORK = "198.51.100.0/24"
-DNS_ADDRESS = "198.51.100.53"
-ACME_ADDRESS = "198.51.100.14"
+ROUTER_ADDRESS = "198.19.0.1"
+CONTROLLER_ADDRESS = "198.19.0.2"
+SERVICES_NETWORK = "198.19.0.0/24"
+DNS_ADDRESS = "198.19.0.53"
+ACME_ADDRESS = "198.19.0.14"
 ACME_PORT = 14000
 ACME_MANAGEMENT_PORT = 15000
 PROXY_PORT = 3128
-DROPLETS_NETWORK = "203.0.113.0/24"
-DROPLETS_GATEWAY = "203.0.113.1"
+DROPLETS_NETWORK = "198.18.0.0/24"
+DROPLETS_GATEWAY = "198.18.0.1"
 DROPLETS_PREFIX = 24
 
 ACME_NAME = "acme.lab.test"

@@ -1,0 +1,191 @@
+#!/usr/bin/python
+"""Ansible module: a certificate that certbot gets and renews."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: certbot_certificate
+short_description: A certificate that certbot gets and renews
+description:
+  - Makes sure that certbot holds a certificate for exactly these names, with an RSA key, from this ACME directory, and
+    renews it by its own timer. What is there already and fits is left alone.
+  - The key is RSA because Microsoft's proxies offer ECDHE-RSA suites only (Microsoft, Plan Direct Routing, May 2025).
+  - The challenge is HTTP-01, answered by certbot itself on port 80 for as long as it takes.
+options:
+  name:
+    description: Name of the certificate for certbot, and of its directory under /etc/letsencrypt/live.
+    type: str
+    required: true
+  names:
+    description: The DNS names that it covers.
+    type: list
+    elements: str
+    required: true
+  directory:
+    description: URL of the ACME directory.
+    type: str
+    required: true
+  email:
+    description: Address for the ACME account.
+    type: str
+    required: true
+  deploy_hook:
+    description:
+      - Program on the machine that installs the certificate. certbot runs it at every renewal (certbot before 5.3 runs none
+        of its hook directories at the first issuance), and this module after an issuance of its own.
+    type: path
+    required: true
+attributes:
+  check_mode:
+    description: Changes nothing and says whether a certificate would be asked for.
+    support: full
+  diff_mode:
+    description: Shows names, directory and key type.
+    support: full
+author: teams-sbc
+"""
+
+EXAMPLES = r"""
+- name: A certificate that Microsoft accepts
+  certbot_certificate:
+    name: sbc.example.com
+    names: [sbc.example.com]
+    directory: https://acme-v02.api.letsencrypt.org/directory
+    email: operator@example.com
+    deploy_hook: /etc/letsencrypt/renewal-hooks/deploy/kamailio
+"""
+
+RETURN = r"""
+issued:
+  description: Whether a certificate was, or would be, asked for.
+  returned: success
+  type: bool
+reasons:
+  description: Why.
+  returned: success
+  type: list
+  elements: str
+  sample: ["there is none"]
+"""
+
+import configparser  # noqa: E402
+import os  # noqa: E402
+import re  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from dataclasses import asdict, dataclass  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+LETSENCRYPT = "/etc/letsencrypt"
+LOG = "/var/log/letsencrypt/letsencrypt.log"
+
+# What certbot says, and what to do about it: the commonest first.
+_REMEDIES = (
+    (r"too many certificates|rateLimited", "the authority's rate limit is reached; wait, or rehearse with certificate_directory: staging"),
+    (r"NXDOMAIN|no valid A records|DNS problem", "the name does not lead here yet: look at its A record"),
+    (r"Timeout during connect|Connection refused|Fetching http", "port 80 cannot be reached from outside: look at the firewalls"),
+    (r"Could not bind|port 80.*in use", "something else listens on port 80 of the droplet: `ss -ltnp sport = :80` names it"),
+    (r"certificate verify failed|CERTIFICATE_VERIFY_FAILED", "the directory's own certificate is not trusted: see base_trusted_roots"),
+    (r"Failed to resolve|Name or service not known|ConnectionError|urn:ietf:params:acme:error:serverInternal",
+     "the ACME directory does not answer: look at certificate_directory, or try again later"),
+)
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What is, or shall be, behind a certificate's name."""
+
+    names: tuple[str, ...]
+    directory: str
+    key_type: str
+
+
+def present(name: str, run: Callable[[list[str]], tuple[int, str, str]]) -> Lineage | None:
+    """What certbot holds; None if it holds nothing that can be used."""
+    certificate = f"{LETSENCRYPT}/live/{name}/fullchain.pem"
+    conf = f"{LETSENCRYPT}/renewal/{name}.conf"
+    if not (os.path.exists(certificate) and os.path.exists(conf)):
+        return None
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    with open(conf, encoding="utf-8") as file:
+        parser.read_string("[lineage]\n" + file.read())
+    rc, said, _ = run(["openssl", "x509", "-in", certificate, "-noout", "-ext", "subjectAltName"])
+    if rc != 0:
+        return None
+    renewal = parser["renewalparams"]
+    return Lineage(tuple(sorted(re.findall(r"DNS:([^,\s]+)", said))), renewal.get("server", ""), renewal.get("key_type", ""))
+
+
+def reasons(found: Lineage | None, wanted: Lineage) -> list[str]:
+    """Why a certificate must be asked for; none if what was found will do."""
+    if found is None:
+        return ["there is none"]
+    pairs = (("names", "names"), ("directory", "directory"), ("key_type", "key type"))
+    return [
+        f"its {label} is {_shown(getattr(found, field))}, not {_shown(getattr(wanted, field))}"
+        for field, label in pairs
+        if getattr(found, field) != getattr(wanted, field)
+    ]
+
+
+def _shown(value: str | tuple[str, ...]) -> str:
+    return value if isinstance(value, str) else ", ".join(value)
+
+
+def remedy(output: str) -> str:
+    """One sentence on what to do about certbot's words."""
+    for pattern, advice in _REMEDIES:
+        if re.search(pattern, output, re.IGNORECASE):
+            return advice
+    return f"certbot's own account is in {LOG} on the droplet"
+
+
+def command(name: str, wanted: Lineage, email: str) -> list[str]:
+    """The one certbot call that gets it."""
+    domains = [argument for domain in wanted.names for argument in ("--domain", domain)]
+    return [
+        *("certbot", "certonly", "--non-interactive", "--agree-tos", "--no-eff-email", "--email", email),
+        *("--standalone", "--preferred-challenges", "http", "--key-type", wanted.key_type, "--rsa-key-size", "2048"),
+        *("--server", wanted.directory, "--cert-name", name, "--force-renewal", "--renew-with-new-domains", *domains),
+    ]
+
+
+def main() -> None:
+    module = AnsibleModule(
+        {
+            "name": {"type": "str", "required": True},
+            "names": {"type": "list", "elements": "str", "required": True},
+            "directory": {"type": "str", "required": True},
+            "email": {"type": "str", "required": True},
+            "deploy_hook": {"type": "path", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    wanted = Lineage(tuple(sorted(name.lower() for name in given["names"])), given["directory"], "rsa")
+    found = present(given["name"], module.run_command)
+    why = reasons(found, wanted)
+    result = {
+        "changed": bool(why),
+        "issued": bool(why),
+        "reasons": why,
+        "diff": {"before": asdict(found) if found else {}, "after": asdict(wanted)} if why else {},
+    }
+    if why and not module.check_mode:
+        rc, out, err = module.run_command(command(given["name"], wanted, given["email"]))
+        if rc != 0:
+            said = [line.strip() for line in (out + err).splitlines() if line.strip()]
+            module.fail_json(msg=f"certbot got no certificate for {_shown(wanted.names)}: {remedy(out + err)}", said=said, **result)
+        rc, out, err = module.run_command([given["deploy_hook"]], environ_update=_lineage_environment(given["name"], wanted))
+        if rc != 0:
+            module.fail_json(msg=f"{given['deploy_hook']} failed: {(err or out).strip()}", **result)
+    module.exit_json(**result)
+
+
+def _lineage_environment(name: str, wanted: Lineage) -> dict[str, str]:
+    """What certbot gives a deploy hook (certbot's documentation, "Pre and Post Validation Hooks", 4.0)."""
+    return {"RENEWED_LINEAGE": f"{LETSENCRYPT}/live/{name}", "RENEWED_DOMAINS": " ".join(wanted.names)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+#!/usr/bin/python
+"""Ansible module: many small files of one machine in one task."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: files
+short_description: Many small files of one machine in one task
+description:
+  - Makes sure that files have exactly this content, owner, group and mode, or that they do not exist.
+  - Each is written beside its place and renamed, so that a reader sees the old file or the new one.
+  - One task for all of them, because each task of its own costs a round trip to every machine.
+options:
+  files:
+    description:
+      - The files by absolute path. Missing directories are made (mode 0755).
+      - Each is its content, or a dictionary with C(content) (text; null means that the file shall not exist) or C(base64) (bytes), C(mode)
+        (default V(0644)), C(owner) and C(group) (default V(root)).
+    type: dict
+    required: true
+  exclusive:
+    description: Patterns of absolute paths; a file that matches one and is not among O(files) is removed.
+    type: list
+    elements: str
+    default: []
+attributes:
+  check_mode:
+    description: Changes nothing and says what would be changed.
+    support: full
+  diff_mode:
+    description: One difference for each file that changes. Files of mode 0600 or 0640, and binary ones, are not shown.
+    support: full
+author: teams-sbc
+"""
+
+EXAMPLES = r"""
+- name: The machine's own files
+  files:
+    files:
+      /etc/nftables.conf: {content: "{{ lookup('ansible.builtin.template', 'nftables.conf') }}", mode: "0755"}
+      /etc/apt/apt.conf.d/proxy: {content: null}
+  register: base_files
+"""
+
+RETURN = r"""
+changed_files:
+  description: Paths of the files that were, or would be, changed or removed.
+  returned: always
+  type: list
+  elements: str
+  sample: [/etc/nftables.conf]
+"""
+
+import base64  # noqa: E402
+import contextlib  # noqa: E402
+import glob  # noqa: E402
+import grp  # noqa: E402
+import os  # noqa: E402
+import pwd  # noqa: E402
+import stat  # noqa: E402
+import tempfile  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+_KEYS = {"content", "base64", "mode", "owner", "group"}
+
+
+@dataclass(frozen=True)
+class File:
+    """What a file shall be; `content` None means that it shall not exist."""
+
+    path: str
+    content: bytes | None
+    mode: int
+    owner: str
+    group: str
+
+    @classmethod
+    def parse(cls, path: str, given: str | dict[str, Any]) -> File:
+        """Read what was given for a file. Raises ValueError that names the path and what is wrong with it."""
+        if not os.path.isabs(path):
+            raise ValueError(f"{path}: not an absolute path")
+        if isinstance(given, str):
+            given = {"content": given}
+        unknown = sorted(set(given) - _KEYS)
+        if unknown or ("content" in given) == ("base64" in given):
+            raise ValueError(f"{path}: give content or base64, and of {', '.join(sorted(_KEYS))} only")
+        text, encoded = given.get("content"), given.get("base64")
+        content = base64.b64decode(encoded) if encoded is not None else None if text is None else str(text).encode()
+        return cls(
+            path,
+            content,
+            int(str(given.get("mode", "0644")), 8),
+            given.get("owner", "root"),
+            given.get("group", "root"),
+        )
+
+    @property
+    def secret(self) -> bool:
+        return not self.mode & stat.S_IROTH
+
+    def numbers(self) -> tuple[int, int] | None:
+        """Owner and group as numbers; None while the machine does not know one of them."""
+        try:
+            return pwd.getpwnam(self.owner).pw_uid, grp.getgrnam(self.group).gr_gid
+        except KeyError:
+            return None
+
+
+def read(path: str) -> bytes | None:
+    """A file's content; None if there is none."""
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        return file.read()
+    return None
+
+
+def differs(file: File, present: bytes | None) -> bool:
+    """Whether the file on disk is not what it shall be."""
+    if present != file.content:
+        return True
+    if file.content is None:
+        return False
+    found = os.stat(file.path)
+    return stat.S_IMODE(found.st_mode) != file.mode or (found.st_uid, found.st_gid) != file.numbers()
+
+
+def put(file: File) -> None:
+    """Write or remove a file. Raises OSError, or ValueError for an unknown owner."""
+    if file.content is None:
+        os.unlink(file.path)
+        return
+    numbers = file.numbers()
+    if numbers is None:
+        raise ValueError(f"{file.path}: the machine has no user {file.owner} or no group {file.group}")
+    directory = os.path.dirname(file.path)
+    os.makedirs(directory, mode=0o755, exist_ok=True)
+    handle, unfinished = tempfile.mkstemp(dir=directory, prefix=".sbc-")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(file.content)
+            stream.flush()
+            os.fchown(handle, *numbers)
+            os.fchmod(handle, file.mode)
+            os.fsync(handle)
+        os.replace(unfinished, file.path)
+    except BaseException:
+        os.unlink(unfinished)
+        raise
+
+
+def describe(file: File, present: bytes | None) -> dict[str, str]:
+    """The difference that is shown to the reader."""
+
+    def shown(content: bytes | None) -> str:
+        if content is None:
+            return ""
+        if file.secret:
+            return "(not shown)\n"
+        try:
+            return content.decode()
+        except UnicodeDecodeError:
+            return f"({len(content)} bytes)\n"
+
+    return {
+        "before_header": file.path,
+        "after_header": file.path,
+        "before": shown(present),
+        "after": shown(file.content),
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        {
+            "files": {"type": "dict", "required": True},
+            "exclusive": {"type": "list", "elements": "str", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    wanted = dict(module.params["files"])
+    for pattern in module.params["exclusive"]:
+        for path in glob.glob(pattern):
+            wanted.setdefault(path, {"content": None})
+    try:
+        files = [File.parse(path, given) for path, given in sorted(wanted.items())]
+    except ValueError as error:
+        module.fail_json(msg=str(error))
+    changed, diff = [], []
+    for file in files:
+        present = read(file.path)
+        if not differs(file, present):
+            continue
+        changed.append(file.path)
+        diff.append(describe(file, present))
+        if not module.check_mode:
+            try:
+                put(file)
+            except (OSError, ValueError) as error:
+                module.fail_json(msg=f"{file.path}: {error}", changed_files=changed)
+    module.exit_json(changed=bool(changed), changed_files=changed, diff=diff)
+
+
+if __name__ == "__main__":
+    main()
