@@ -12,12 +12,33 @@ description:
   - One task for all of them, because each task of its own costs a round trip to every machine.
 options:
   files:
-    description:
-      - The files by absolute path. Missing directories are made (mode 0755).
-      - Each is its content, or a dictionary with C(content) (text; null means that the file shall not exist) or C(base64) (bytes), C(mode)
-        (default V(0644)), C(owner) and C(group) (default V(root)).
-    type: dict
+    description: The files. Missing directories are made (mode 0755).
+    type: list
+    elements: dict
     required: true
+    suboptions:
+      path:
+        description: Absolute path.
+        type: path
+        required: true
+      content:
+        description: Its text. With neither this nor O(files[].base64) the file shall not exist.
+        type: str
+      base64:
+        description: Its bytes, in base64.
+        type: str
+      mode:
+        description: Its permissions, in octal.
+        type: str
+        default: "0644"
+      owner:
+        description: Its owner.
+        type: str
+        default: root
+      group:
+        description: Its group.
+        type: str
+        default: root
   exclusive:
     description: Patterns of absolute paths; a file that matches one and is not among O(files) is removed.
     type: list
@@ -37,8 +58,8 @@ EXAMPLES = r"""
 - name: The machine's own files
   files:
     files:
-      /etc/nftables.conf: {content: "{{ lookup('ansible.builtin.template', 'nftables.conf') }}", mode: "0755"}
-      /etc/apt/apt.conf.d/proxy: {content: null}
+      - {path: /etc/nftables.conf, content: "{{ lookup('ansible.builtin.template', 'nftables.conf') }}", mode: "0755"}
+      - {path: /etc/apt/apt.conf.d/proxy}
   register: base_files
 """
 
@@ -64,8 +85,6 @@ from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
-_KEYS = {"content", "base64", "mode", "owner", "group"}
-
 
 @dataclass(frozen=True)
 class File:
@@ -78,24 +97,13 @@ class File:
     group: str
 
     @classmethod
-    def parse(cls, path: str, given: str | dict[str, Any]) -> File:
-        """Read what was given for a file. Raises ValueError that names the path and what is wrong with it."""
+    def parse(cls, given: dict[str, Any]) -> File:
+        """Read a file's parameters. Raises ValueError that names the path and what is wrong with it."""
+        path, text, encoded = given["path"], given["content"], given["base64"]
         if not os.path.isabs(path):
             raise ValueError(f"{path}: not an absolute path")
-        if isinstance(given, str):
-            given = {"content": given}
-        unknown = sorted(set(given) - _KEYS)
-        if unknown or ("content" in given) == ("base64" in given):
-            raise ValueError(f"{path}: give content or base64, and of {', '.join(sorted(_KEYS))} only")
-        text, encoded = given.get("content"), given.get("base64")
-        content = base64.b64decode(encoded) if encoded is not None else None if text is None else str(text).encode()
-        return cls(
-            path,
-            content,
-            int(str(given.get("mode", "0644")), 8),
-            given.get("owner", "root"),
-            given.get("group", "root"),
-        )
+        content = text.encode() if text is not None else None if encoded is None else base64.b64decode(encoded)
+        return cls(path, content, int(given["mode"], 8), given["owner"], given["group"])
 
     @property
     def secret(self) -> bool:
@@ -171,22 +179,37 @@ def describe(file: File, present: bytes | None) -> dict[str, str]:
     }
 
 
+FILE = {
+    "path": {"type": "path", "required": True},
+    "content": {"type": "str"},
+    "base64": {"type": "str"},
+    "mode": {"type": "str", "default": "0644"},
+    "owner": {"type": "str", "default": "root"},
+    "group": {"type": "str", "default": "root"},
+}
+
+
 def main() -> None:
     module = AnsibleModule(
         {
-            "files": {"type": "dict", "required": True},
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": FILE,
+                "mutually_exclusive": [("content", "base64")],
+            },
             "exclusive": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
-    wanted = dict(module.params["files"])
-    for pattern in module.params["exclusive"]:
-        for path in glob.glob(pattern):
-            wanted.setdefault(path, {"content": None})
     try:
-        files = [File.parse(path, given) for path, given in sorted(wanted.items())]
+        files = [File.parse(given) for given in module.params["files"]]
     except ValueError as error:
         module.fail_json(msg=str(error))
+    wanted = {file.path for file in files}
+    strays = {path for pattern in module.params["exclusive"] for path in glob.glob(pattern)} - wanted
+    files += [File(path, None, 0, "root", "root") for path in sorted(strays)]
     changed, diff = [], []
     for file in files:
         present = read(file.path)
