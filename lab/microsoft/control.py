@@ -175,7 +175,7 @@ class Control:
             "fqdn": trunk.fqdn,
             "enabled": trunk.enabled,
             "cloud": trunk.cloud,
-            "active": all(view["active"] for view in views.values()),
+            "active": bool(views) and all(view["active"] for view in views.values()),
             "proxies": views,
         }
 

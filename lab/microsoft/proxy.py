@@ -130,6 +130,8 @@ class Proxy:
     # The SBC's OPTIONS
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.listening:
+            return writer.transport.abort()
         task = asyncio.create_task(self._serve(reader, writer))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
