@@ -149,9 +149,8 @@ def test_from_nothing_to_a_droplet_and_then_no_change(ansible: Run, api: Api, pr
     assert "changed=0 " in again.stdout
     assert all(line.startswith("GET") for line in api.requests())
 
-    found = variables(ansible)
-    assert found["ansible_host"].startswith("203.0.113.")
-    assert found["sbc_droplet_id"]
+    found, droplet = variables(ansible), api.control("GET", "state")["droplets"][0]
+    assert (found["ansible_host"], found["sbc_droplet_id"]) == (droplet["address"], droplet["id"])
 
 
 def test_connections_verify_the_host_key(ansible: Run, project: Path) -> None:
