@@ -1,0 +1,86 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from sbc_probe import report
+from sbc_probe.config import DEFAULT_PATH, Config, ConfigError
+from sbc_probe.evidence import collect
+from sbc_probe.findings import ExitCode, State
+from sbc_probe.model import Evidence
+from sbc_probe.verdict import Verdict, judge, judge_swap
+
+EXIT_CODES = "exit code: 0 proven, 1 not proven, 2 unknown, 3 ready, waiting for Microsoft"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is that of the verdict, 2 when the configuration cannot be used."""
+    options = _parser().parse_args(arguments)
+    try:
+        config = Config.load(options.config)
+    except ConfigError as error:
+        print(f"sbc-probe: {error}", file=sys.stderr)
+        return ExitCode.UNKNOWN
+    if options.command == "serve":
+        from sbc_probe.service import serve
+
+        serve(config)
+        return 0
+    evidence, verdict = _check(config, options.ours, options.wait)
+    scope = "ours" if options.ours else "all"
+    if options.json:
+        print(json.dumps(report.as_json(config, evidence, verdict, scope), indent=2))
+    else:
+        print(report.as_text(config, evidence, verdict, shutil.get_terminal_size((110, 24)).columns))
+    return verdict.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sbc-probe", description="Is this SBC AP at every Microsoft proxy, and if not, why?"
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("check", help="judge once and say why", epilog=EXIT_CODES)
+    check.add_argument("--json", action="store_true", help=f"print the report as JSON, schema version {report.SCHEMA}")
+    check.add_argument(
+        "--ours",
+        action="store_true",
+        help="judge only what a new configuration can break: Kamailio, its port, the certificate it serves, its "
+        "answer to OPTIONS, the destinations it has loaded",
+    )
+    check.add_argument(
+        "--wait",
+        nargs="?",
+        type=float,
+        const=float("nan"),
+        metavar="SECONDS",
+        help="look again until proven, for at most SECONDS; without a number for as long as the timers of Kamailio "
+        "and Microsoft may still change the verdict",
+    )
+    serve = commands.add_parser("serve", help="serve /healthz, /metrics and /status.json on loopback")
+    for command in (check, serve):
+        command.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
+    return parser
+
+
+def _check(config: Config, ours: bool, wait: float | None) -> tuple[Evidence, Verdict]:
+    """Look once, or again and again. `wait`: None, a number of seconds, or NaN for as long as it makes sense."""
+    since = time.time()
+    while True:
+        evidence = collect(config)
+        verdict = (judge_swap if ours else judge)(config, evidence)
+        if wait is None or verdict.state is State.PROVEN:
+            return evidence, verdict
+        now = time.time()
+        left = verdict.worth_waiting(since, now) if wait != wait else since + wait - now
+        if left <= 0:
+            return evidence, verdict
+        # Often at first, when a restart is only moments ago, then every two seconds.
+        time.sleep(min(left, 2.0, 0.2 + (now - since) / 10))

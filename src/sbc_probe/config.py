@@ -1,0 +1,79 @@
+"""What the probe is told about its SBC: one JSON file, /etc/sbc-probe.json."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import MISSING, dataclass, fields
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+DEFAULT_PATH = Path("/etc/sbc-probe.json")
+
+
+class ConfigError(Exception):
+    """The configuration file cannot be used; the text names the file and the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One customer's SBC.
+
+    Times are in seconds. `proxies` are host names in Microsoft's order. `answer_timeout` is Kamailio's fr_timer, after
+    which an OPTIONS counts as unanswered. `microsoft_options_interval` is the pace of Microsoft's own OPTIONS: about
+    once a minute in practice, but stated nowhere by Microsoft, therefore a setting.
+    """
+
+    customer: str
+    fqdn: str
+    address: str
+    proxies: tuple[str, ...]
+    signalling_networks: tuple[IPv4Network, ...]
+    cloud: str = "commercial"
+    port: int = 5061
+    options_interval: float = 60
+    answer_timeout: float = 5
+    microsoft_options_interval: float = 60
+    rpc_socket: str = "/run/kamailio/rpc.sock"
+    certificate: str = "/etc/kamailio/tls/fullchain.pem"
+    trusted_roots: str = "/etc/ssl/certs/ca-certificates.crt"
+    listen: str = "127.0.0.1:9061"
+
+    @property
+    def listen_address(self) -> tuple[str, int]:
+        """Where the service listens."""
+        host, _, port = self.listen.rpartition(":")
+        return host, int(port)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Config:
+        """Make a Config of decoded JSON; ConfigError on an unknown, missing or unusable value."""
+        known = {f.name: f for f in fields(cls)}
+        if unknown := sorted(set(values) - set(known)):
+            raise ConfigError(f"unknown key {', '.join(unknown)}")
+        if missing := [n for n, f in known.items() if f.default is MISSING and n not in values]:
+            raise ConfigError(f"missing key {', '.join(missing)}")
+        values = dict(values)
+        try:
+            values["proxies"] = tuple(host.lower() for host in values["proxies"])
+            values["signalling_networks"] = tuple(IPv4Network(n) for n in values["signalling_networks"])
+            for name in ("options_interval", "answer_timeout", "microsoft_options_interval"):
+                values[name] = float(values.get(name, known[name].default))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ConfigError(str(error)) from None
+        config = cls(**{**values, "fqdn": values["fqdn"].lower()})
+        try:
+            if not IPv4Address(config.listen_address[0]).is_loopback:
+                raise ConfigError(f"listen {config.listen} is not a loopback address")
+            IPv4Address(config.address)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        return config
+
+    @classmethod
+    def load(cls, path: Path) -> Config:
+        """Read the file; ConfigError names it when it cannot be read or used."""
+        try:
+            return cls.parse(json.loads(path.read_text()))
+        except (OSError, ValueError, ConfigError) as error:
+            raise ConfigError(f"{path}: {error}") from None

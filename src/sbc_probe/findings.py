@@ -1,0 +1,113 @@
+"""What can be said of an SBC: states, causes, and a finding that ties a cause to its evidence and next step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import IntEnum, StrEnum
+
+# Timestamps from Kamailio are whole seconds, and a ping timer may be late by one of its ticks.
+SLACK = 3.0
+# How long our own side may take to come right, e.g. after a restart, before it is called wrong for good.
+OUR_PATIENCE = 5.0
+
+
+class State(StrEnum):
+    """What the probe says of the SBC, or of one destination."""
+
+    PROVEN = "proven"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    WAITING = "waiting"
+
+
+class ExitCode(IntEnum):
+    """The exit code of `sbc-probe check` for each state."""
+
+    PROVEN = 0
+    FAILED = 1
+    UNKNOWN = 2
+    WAITING = 3
+
+
+class Cause(StrEnum):
+    """Every cause, the most basic first: of several findings the earliest in this order is the primary one."""
+
+    KAMAILIO_DOWN = "kamailio_down"
+    KAMAILIO_RPC = "kamailio_rpc"
+    NOT_LISTENING = "not_listening"
+    CERTIFICATE_UNREADABLE = "certificate_unreadable"
+    CERTIFICATE_NOT_LOADED = "certificate_not_loaded"
+    CERTIFICATE_KEY_TYPE = "certificate_key_type"
+    TLS_REFUSED = "tls_refused"
+    CERTIFICATE_NAME = "certificate_name"
+    CERTIFICATE_EXPIRED = "certificate_expired"
+    CERTIFICATE_NOT_YET_VALID = "certificate_not_yet_valid"
+    CERTIFICATE_CHAIN = "certificate_chain"
+    CERTIFICATE_USAGE = "certificate_usage"
+    OPTIONS_UNANSWERED = "options_unanswered"
+    CONTACT_WRONG = "contact_wrong"
+    DESTINATION_MISSING = "destination_missing"
+    FQDN_UNRESOLVED = "fqdn_unresolved"
+    FQDN_ELSEWHERE = "fqdn_elsewhere"
+    DENIED = "denied"
+    DESTINATION_DISABLED = "destination_disabled"
+    PINGS_STOPPED = "pings_stopped"
+    PROXY_DNS = "proxy_dns"
+    PROXY_UNREACHABLE = "proxy_unreachable"
+    PROXY_CERTIFICATE = "proxy_certificate"
+    PROXY_TLS = "proxy_tls"
+    PROXY_SILENT = "proxy_silent"
+    PROXY_REFUSES = "proxy_refuses"
+    NOT_ACTIVE = "not_active"
+    NOT_YET_KNOWN = "not_yet_known"
+    TRUNK_MISSING = "trunk_missing"
+    PROXY_FORBIDS = "proxy_forbids"
+    THEIRS_NOT_YET_SEEN = "theirs_not_yet_seen"
+    THEIRS_REFUSED = "theirs_refused"
+    THEIRS_MISSING = "theirs_missing"
+    FQDN_UNCHECKED = "fqdn_unchecked"
+
+
+# Every other cause means that the proof has failed.
+STATES = {
+    Cause.DENIED: State.UNKNOWN,
+    Cause.NOT_YET_KNOWN: State.UNKNOWN,
+    Cause.THEIRS_NOT_YET_SEEN: State.UNKNOWN,
+    Cause.TRUNK_MISSING: State.WAITING,
+}
+# Worth saying, no reason to doubt a proof.
+REMARKS = frozenset({Cause.FQDN_UNCHECKED})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One cause with its evidence and the next step.
+
+    The last three only tell how long waiting makes sense: `due` is when an answer that is not here yet settles it,
+    `seen_at` when the evidence came about, `patience` how long (s) a proof takes to appear once the fault is undone.
+    """
+
+    cause: Cause
+    evidence: str
+    next_step: str
+    destinations: tuple[str, ...] = ()
+    due: float | None = None
+    seen_at: float = -math.inf
+    patience: float = OUR_PATIENCE
+
+    @property
+    def state(self) -> State:
+        return STATES.get(self.cause, State.FAILED)
+
+    def worth_waiting(self, since: float, now: float) -> float:
+        """Seconds for which a look that began at `since` may still change this finding; 0: it is settled."""
+        if self.due is not None:
+            return max(0.0, self.due - now)
+        return 0.0 if self.seen_at >= since else max(0.0, since + self.patience - now)
+
+
+def date(moment: float) -> str:
+    """A point in time as people write it, UTC."""
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC"

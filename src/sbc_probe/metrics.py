@@ -1,0 +1,77 @@
+"""The verdict as Prometheus metrics. What could not be read has no sample; points in time are Unix timestamps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from sbc_probe.findings import State
+from sbc_probe.model import Evidence
+from sbc_probe.report import shown_certificate, theirs_of
+from sbc_probe.verdict import Verdict
+
+
+class VerdictCollector(Collector):
+    """Gives the latest verdict to a scrape; a scrape itself reads nothing."""
+
+    def __init__(self, latest: Callable[[], tuple[Evidence, Verdict]]) -> None:
+        self._latest = latest
+
+    def collect(self) -> Iterator[Metric]:
+        evidence, verdict = self._latest()
+        yield _gauge("sbc_evidence_timestamp_seconds", "When the evidence was gathered.", evidence.taken_at)
+        yield _states("sbc_state", "1 for the state of the SBC.", {(): verdict.state})
+        cause = GaugeMetricFamily(
+            "sbc_finding", "1 for every finding; the primary cause has rank 1.", labels=["cause", "rank"]
+        )
+        for rank, finding in enumerate(verdict.findings, 1):
+            cause.add_metric([finding.cause, str(rank)], 1)
+        yield cause
+
+        by_host = {item.destination.host: item for item in verdict.destinations}
+        yield _states(
+            "sbc_destination_state",
+            "1 for the verdict on a destination.",
+            {(host,): item.state for host, item in by_host.items()},
+            "destination",
+        )
+        flags = GaugeMetricFamily(
+            "sbc_destination_flags", "1 for its dispatcher flags.", labels=["destination", "flags"]
+        )
+        latency = GaugeMetricFamily(
+            "sbc_destination_latency_seconds", "Average round trip of our OPTIONS.", labels=["destination"]
+        )
+        answer = GaugeMetricFamily(
+            "sbc_destination_answer_timestamp_seconds",
+            "When our OPTIONS was last answered.",
+            labels=["destination", "code"],
+        )
+        for host, item in by_host.items():
+            destination = item.destination
+            flags.add_metric([host, destination.flags], 1)
+            if destination.latency_ms is not None:
+                latency.add_metric([host], destination.latency_ms / 1000)
+            if destination.answer:
+                answer.add_metric([host, str(destination.answer.code)], destination.answer.at)
+        yield from (flags, latency, answer)
+
+        if certificate := shown_certificate(evidence):
+            yield _gauge(
+                "sbc_certificate_not_after_timestamp_seconds", "The end of the certificate.", certificate.not_after
+            )
+        if theirs := theirs_of(evidence):
+            yield _gauge("sbc_theirs_timestamp_seconds", "Microsoft's own last OPTIONS for our FQDN.", theirs.at)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _states(name: str, text: str, states: dict[tuple[str, ...], State], *labels: str) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[*labels, "state"])
+    for values, current in states.items():
+        for state in State:
+            family.add_metric([*values, state], float(state is current))
+    return family

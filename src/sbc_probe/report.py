@@ -1,0 +1,236 @@
+"""A verdict as JSON for programs and as a table for people.
+
+JSON, schema version 1. A value that could not be read is null, never 0; times are seconds, dates ISO 8601 in UTC.
+Fields may be added without a new version.
+
+    schema        1
+    scope         "all", or "ours": only what a new configuration can break was judged
+    taken_at      when the evidence was gathered
+    customer, fqdn, address, cloud
+    overall       state ("proven", "failed", "unknown", "waiting"), exit_code (0, 1, 2, 3), cause, evidence, next_step;
+                  the last three are null when proven
+    destinations  one each: uri, host, flags, flags_meaning, latency_ms, answer_age_s, answer_code, answer_reason,
+                  verdict (a state), cause (null when proven); empty when Kamailio says nothing
+    certificate   read_from ("wire", or "disk" when the port shows none), names, key_type, key_bits, not_before,
+                  not_after, days_left, issuer, server_auth, client_auth, same_on_disk, chain_trusted; null when there
+                  is none
+    theirs        Microsoft's own last OPTIONS: age_s, source, agent, code, count; null when none came
+    findings      all of them, the primary cause first: cause, state, evidence, next_step, destinations (URIs)
+    remarks       the same for what is worth knowing but no reason to doubt
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from sbc_probe.config import Config
+from sbc_probe.findings import Finding, State
+from sbc_probe.model import Certificate, Evidence, Kamailio, Theirs, Unread
+from sbc_probe.verdict import DestinationVerdict, Verdict
+
+SCHEMA = 1
+DAY = 86400.0
+HEADLINES = {
+    State.PROVEN: "PROVEN",
+    State.FAILED: "NOT PROVEN",
+    State.UNKNOWN: "NOT YET KNOWN",
+    State.WAITING: "READY, WAITING FOR MICROSOFT",
+}
+
+
+def as_json(config: Config, evidence: Evidence, verdict: Verdict, scope: str = "all") -> dict[str, Any]:
+    """The report as described at the top of this file."""
+    primary = verdict.findings[0] if verdict.findings else None
+    return {
+        "schema": SCHEMA,
+        "scope": scope,
+        "taken_at": _iso(evidence.taken_at),
+        "customer": config.customer,
+        "fqdn": config.fqdn,
+        "address": config.address,
+        "cloud": config.cloud,
+        "overall": {
+            "state": verdict.state,
+            "exit_code": int(verdict.exit_code),
+            "cause": primary.cause if primary else None,
+            "evidence": primary.evidence if primary else None,
+            "next_step": primary.next_step if primary else None,
+        },
+        "destinations": [_destination(item) for item in verdict.destinations],
+        "certificate": _certificate(evidence),
+        "theirs": _theirs(evidence),
+        "findings": [_finding(item) for item in verdict.findings],
+        "remarks": [_finding(item) for item in verdict.remarks],
+    }
+
+
+def shown_certificate(evidence: Evidence) -> Certificate | None:
+    """The certificate that peers see, else the one on disk."""
+    for certificate in (evidence.port.certificate, evidence.on_disk):
+        if isinstance(certificate, Certificate):
+            return certificate
+    return None
+
+
+def theirs_of(evidence: Evidence) -> Theirs | None:
+    """Microsoft's own last OPTIONS, where Kamailio knows of any."""
+    return evidence.kamailio.theirs if isinstance(evidence.kamailio, Kamailio) else None
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "cause": finding.cause,
+        "state": finding.state,
+        "evidence": finding.evidence,
+        "next_step": finding.next_step,
+        "destinations": list(finding.destinations),
+    }
+
+
+def _destination(item: DestinationVerdict) -> dict[str, Any]:
+    destination, answer = item.destination, item.destination.answer
+    return {
+        "uri": destination.uri,
+        "host": destination.host,
+        "flags": destination.flags,
+        "flags_meaning": item.flags_meaning,
+        "latency_ms": destination.latency_ms,
+        "answer_age_s": _seconds(item.answer_age),
+        "answer_code": answer.code if answer else None,
+        "answer_reason": answer.reason if answer else None,
+        "verdict": item.state,
+        "cause": item.finding.cause if item.finding else None,
+    }
+
+
+def _certificate(evidence: Evidence) -> dict[str, Any] | None:
+    wire, disk = evidence.port.certificate, evidence.on_disk
+    if (shown := shown_certificate(evidence)) is None:
+        return None
+    on_wire = isinstance(wire, Certificate)
+    return {
+        "read_from": "wire" if on_wire else "disk",
+        "names": list(shown.names),
+        "key_type": shown.key_type,
+        "key_bits": shown.key_bits,
+        "not_before": _iso(shown.not_before),
+        "not_after": _iso(shown.not_after),
+        "days_left": round((shown.not_after - evidence.taken_at) / DAY, 1),
+        "issuer": shown.issuer,
+        "server_auth": shown.server_auth,
+        "client_auth": shown.client_auth,
+        "same_on_disk": wire.fingerprint == disk.fingerprint
+        if isinstance(wire, Certificate) and isinstance(disk, Certificate)
+        else None,
+        "chain_trusted": evidence.port.chain_error is None if on_wire else None,
+    }
+
+
+def _theirs(evidence: Evidence) -> dict[str, Any] | None:
+    if (theirs := theirs_of(evidence)) is None:
+        return None
+    return {
+        "age_s": _seconds(max(0.0, evidence.taken_at - theirs.at)),
+        "source": theirs.source,
+        "agent": theirs.agent,
+        "code": theirs.code,
+        "count": theirs.count,
+    }
+
+
+def _iso(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
+
+
+def as_text(config: Config, evidence: Evidence, verdict: Verdict, width: int = 100) -> str:
+    """The report for people, lines at most `width` columns wide where the content allows it."""
+    lines = [
+        f"{HEADLINES[verdict.state]}  {config.customer}: {config.fqdn} ({config.address}), cloud {config.cloud}",
+        "",
+    ]
+    if verdict.destinations:
+        lines += [*_table(verdict), ""]
+    lines += [f"certificate          {_certificate_line(evidence)}", f"Microsoft's OPTIONS  {_theirs_line(evidence)}"]
+    for number, finding in enumerate((*verdict.findings, *verdict.remarks)):
+        title = "cause" if number == 0 and verdict.findings else "also"
+        lines += ["", f"{title}: {finding.cause}"]
+        lines += _wrapped("evidence", finding.evidence, width) + _wrapped("next step", finding.next_step, width)
+    return "\n".join(lines)
+
+
+def _wrapped(label: str, text: str, width: int) -> list[str]:
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=f"  {label:<11}",
+        subsequent_indent=" " * 13,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _table(verdict: Verdict) -> Iterator[str]:
+    rows = [("destination", "flags", "round trip", "last answer", "verdict", "")]
+    for item in verdict.destinations:
+        destination, answer = item.destination, item.destination.answer
+        latency = destination.latency_ms
+        rows.append(
+            (
+                destination.host,
+                destination.flags,
+                "-" if latency is None else "<1 ms" if latency < 1 else f"{latency:.0f} ms",
+                f"{answer.code} {_age(item.answer_age)} ago" if answer else "none",
+                item.state,
+                item.finding.cause if item.finding else "",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        yield "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
+    yield ""
+    for flags, words in sorted({(item.destination.flags, item.flags_meaning) for item in verdict.destinations}):
+        yield f"{flags}: {words}"
+
+
+def _age(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
+
+
+def _certificate_line(evidence: Evidence) -> str:
+    facts = _certificate(evidence)
+    if facts is None:
+        return f"none: {evidence.on_disk.why}" if isinstance(evidence.on_disk, Unread) else "none"
+    bits = f" {facts['key_bits']}" if facts["key_bits"] else ""
+    same = {
+        True: "the same on the wire and on disk",
+        False: "ANOTHER on disk",
+        None: f"read from {facts['read_from']} only",
+    }
+    trusted = {True: "chain trusted", False: "chain NOT trusted", None: "chain not checked"}
+    return ", ".join(
+        (
+            f"{facts['days_left']:.0f} days left",
+            f"{facts['key_type']}{bits}",
+            " ".join(facts["names"]) or "no name",
+            same[facts["same_on_disk"]],
+            trusted[facts["chain_trusted"]],
+            "clientAuth " + ("present" if facts["client_auth"] else "absent"),
+        )
+    )
+
+
+def _theirs_line(evidence: Evidence) -> str:
+    theirs = theirs_of(evidence)
+    if theirs is None:
+        return "not seen since the last start" if isinstance(evidence.kamailio, Kamailio) else "not known"
+    agent = f" ({theirs.agent})" if theirs.agent else ""
+    return f"{_age(evidence.taken_at - theirs.at)} ago from {theirs.source}, answered {theirs.code or 'nothing'}{agent}"

@@ -1,0 +1,128 @@
+"""The verdict: evidence in, one state and its reasons out. Nothing here reads a clock, a file or a socket.
+
+The state of the SBC is that of its primary cause, the first one found in the order of `Cause`:
+
+failed    something on our side is wrong, proven from this host alone, or a destination is unreachable or silent;
+unknown   the probe may not read something, or an answer is not due yet (`Finding.due`);
+waiting   everything on our side is in order and no trunk exists yet. The rule: EVERY destination has answered 403 since
+          the last start, and Microsoft's own OPTIONS for our FQDN never came. 403 is what Microsoft says to an FQDN
+          that it does not know, and also to a Contact that is an address or a foreign name; the latter is ruled out by
+          our own port, whose answer carries the same Contact. One refusal among other answers is a fault at that
+          proxy, since a trunk is known to all proxies of a cloud or to none;
+failed    one proxy answers 403 while the others do not, or Microsoft answers our OPTIONS with 200 but its own never
+          reach us: the 200 proves that the trunk exists, so the way to our port is closed;
+proven    every destination is AP by an answer with 2xx since the last start, Microsoft's own OPTIONS came lately from
+          its signalling networks and got 200, and the certificate on the wire is the one on disk and good throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from sbc_probe.config import Config
+from sbc_probe.findings import REMARKS, Cause, ExitCode, Finding, State
+from sbc_probe.flags import meaning
+from sbc_probe.microsoft import flaw_of, knows_no_trunk, their_options, trunk_missing
+from sbc_probe.model import Destination, Evidence, Kamailio
+from sbc_probe.ours import our_side
+
+RANK = {cause: number for number, cause in enumerate(Cause)}
+# What a new configuration can break: the judge of a configuration swap looks at these alone.
+SWAP = frozenset(
+    {
+        Cause.KAMAILIO_DOWN,
+        Cause.KAMAILIO_RPC,
+        Cause.NOT_LISTENING,
+        Cause.TLS_REFUSED,
+        Cause.CERTIFICATE_NOT_LOADED,
+        Cause.OPTIONS_UNANSWERED,
+        Cause.DESTINATION_MISSING,
+        Cause.DENIED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationVerdict:
+    """One destination: `finding` is None when it is proven AP."""
+
+    destination: Destination
+    flags_meaning: str
+    answer_age: float | None
+    finding: Finding | None
+
+    @property
+    def state(self) -> State:
+        return self.finding.state if self.finding else State.PROVEN
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The result. `findings` are ranked, the first is the primary cause; none is left when all is proven."""
+
+    state: State
+    findings: tuple[Finding, ...]
+    remarks: tuple[Finding, ...]
+    destinations: tuple[DestinationVerdict, ...]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return ExitCode[self.state.name]
+
+    def worth_waiting(self, since: float, now: float) -> float:
+        """Seconds for which a look that began at `since` may still change the state; 0: it is settled."""
+        return self.findings[0].worth_waiting(since, now) if self.findings else 0.0
+
+
+def judge(config: Config, evidence: Evidence) -> Verdict:
+    """Is every destination proven AP, and if not, why?"""
+    ours = list(our_side(config, evidence))
+    if not isinstance(kamailio := evidence.kamailio, Kamailio):
+        return _verdict(ours)
+    flaws = [flaw_of(config, evidence, kamailio, destination) for destination in kamailio.destinations]
+    if all(finding.cause in REMARKS for finding in ours) and knows_no_trunk(kamailio):
+        flaws = [trunk_missing(config, kamailio)] * len(flaws)
+    destinations = tuple(
+        DestinationVerdict(
+            destination=destination,
+            flags_meaning=meaning(destination.flags),
+            answer_age=max(0.0, evidence.taken_at - destination.answer.at) if destination.answer else None,
+            finding=flaw,
+        )
+        for destination, flaw in zip(kamailio.destinations, flaws, strict=True)
+    )
+    return _verdict([*ours, *_merged(flaws), *their_options(config, evidence, kamailio)], destinations)
+
+
+def judge_swap(config: Config, evidence: Evidence) -> Verdict:
+    """Does the configuration that was just installed do its work on this host, whatever Microsoft and the CA say?"""
+    ours = list(our_side(config, evidence))
+    if any(finding.cause in SWAP for finding in ours):
+        return _verdict(ours)
+    return Verdict(State.PROVEN, (), tuple(ours), ())
+
+
+def _verdict(findings: list[Finding], destinations: tuple[DestinationVerdict, ...] = ()) -> Verdict:
+    ranked = sorted(findings, key=lambda finding: (RANK[finding.cause], -len(finding.destinations)))
+    grave = tuple(finding for finding in ranked if finding.cause not in REMARKS)
+    remarks = tuple(finding for finding in ranked if finding.cause in REMARKS)
+    return Verdict(grave[0].state if grave else State.PROVEN, grave, remarks, destinations)
+
+
+def _merged(flaws: Iterable[Finding | None]) -> Iterator[Finding]:
+    """One finding a cause: what is wrong with several destinations in the same way is one fault, not several."""
+    by_cause: dict[Cause, list[Finding]] = {}
+    for flaw in flaws:
+        if flaw:
+            by_cause.setdefault(flaw.cause, []).append(flaw)
+    for same in by_cause.values():
+        first = same[0]
+        yield replace(
+            first,
+            evidence="; ".join(dict.fromkeys(finding.evidence for finding in same)),
+            destinations=tuple(dict.fromkeys(uri for finding in same for uri in finding.destinations)),
+            due=max((finding.due for finding in same if finding.due is not None), default=None),
+            seen_at=min(finding.seen_at for finding in same),
+            patience=max(finding.patience for finding in same),
+        )

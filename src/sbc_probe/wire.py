@@ -1,0 +1,165 @@
+"""What a plain client on this host finds on the network: our own signalling port, and Microsoft's proxies."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import ssl
+
+from sbc_probe import certificate
+from sbc_probe.config import Config
+from sbc_probe.model import Certificate, Lookup, OptionsReply, Port, Reach, Tcp, Unread
+
+# All that Microsoft offers (its own connections to an SBC, observed); none of them works with an ECDSA certificate.
+RSA_SUITES = "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-SHA384:ECDHE-RSA-AES128-SHA256"
+# X509_V_FLAG_NO_CHECK_TIME: the dates are judged on their own and must not hide a broken chain (OpenSSL, x509_vfy.h).
+NO_CHECK_TIME = 0x200000
+MESSAGE_LIMIT = 1 << 16
+TIMEOUT = 4.0
+
+
+class _Closed(OSError):
+    """TCP was not possible; `kind` says how."""
+
+    def __init__(self, kind: Tcp) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
+def _connect(address: str, port: int, timeout: float = TIMEOUT) -> socket.socket:
+    try:
+        return socket.create_connection((address, port), timeout)
+    except ConnectionRefusedError:
+        raise _Closed("refused") from None
+    except TimeoutError:
+        raise _Closed("timeout") from None
+    except OSError:
+        raise _Closed("unreachable") from None
+
+
+def _context(roots: str | None = None, suites: str | None = None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    if roots:
+        context.load_verify_locations(roots)
+    else:
+        context.verify_mode = ssl.CERT_NONE
+    if suites:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(suites)
+    return context
+
+
+def _why(error: OSError) -> str:
+    match error:
+        case ssl.SSLCertVerificationError():
+            return error.verify_message
+        case ssl.SSLEOFError() | ConnectionResetError():
+            return "the peer closed the connection"
+        case TimeoutError():
+            return "no answer"
+        case ssl.SSLError():
+            return (error.reason or str(error)).lower().replace("_", " ")
+        case _:
+            return error.strerror or str(error)
+
+
+def read_port(config: Config) -> Port:
+    """Handshake with our own port as Microsoft would, and send it an OPTIONS."""
+    address, port = config.address, config.port
+
+    def handshake(context: ssl.SSLContext) -> ssl.SSLSocket:
+        return context.wrap_socket(_connect(address, port), server_hostname=config.fqdn)
+
+    rsa_suites = True
+    try:
+        try:
+            tls = handshake(_context(suites=RSA_SUITES))
+        except ssl.SSLError:
+            rsa_suites = False
+            tls = handshake(_context())
+        with tls:
+            leaf, options = _leaf(tls), _options(tls, config)
+    except _Closed as closed:
+        unread = Unread(f"TCP to {address}:{port}: {closed.kind}")
+        return Port(closed.kind, unread, False, None, unread)
+    except OSError as error:
+        unread = Unread(f"TLS with {address}:{port}: {_why(error)}")
+        return Port("open", unread, False, None, unread)
+    chain_error = None
+    try:
+        context = _context(config.trusted_roots)
+        context.verify_flags |= NO_CHECK_TIME
+        handshake(context).close()
+    except OSError as error:
+        chain_error = _why(error)
+    return Port("open", leaf, rsa_suites, chain_error, options)
+
+
+def _leaf(tls: ssl.SSLSocket) -> Certificate | Unread:
+    der = tls.getpeercert(binary_form=True)
+    return certificate.from_der(der) if der else Unread("no certificate was sent")
+
+
+def _options(tls: ssl.SSLSocket, config: Config) -> OptionsReply | Unread:
+    """Send one OPTIONS (RFC 3261, 11.1) and read the final answer."""
+    host, port = tls.getsockname()[:2]
+    token = secrets.token_hex(8)
+    request = (
+        f"OPTIONS sip:{config.fqdn}:{config.port};transport=tls SIP/2.0",
+        f"Via: SIP/2.0/TLS {host}:{port};branch=z9hG4bK{token};rport",
+        "Max-Forwards: 70",
+        f"From: <sip:sbc-probe@{config.fqdn}>;tag={token}",
+        f"To: <sip:{config.fqdn}>",
+        f"Call-ID: {token}@{host}",
+        "CSeq: 1 OPTIONS",
+        f"Contact: <sip:sbc-probe@{host}:{port};transport=tls>",
+        "User-Agent: sbc-probe",
+        "Content-Length: 0",
+    )
+    received = b""
+    try:
+        tls.sendall("\r\n".join((*request, "", "")).encode())
+        while b"\r\n\r\n" not in received and len(received) < MESSAGE_LIMIT:
+            if not (chunk := tls.recv(MESSAGE_LIMIT)):
+                return Unread("the connection was closed without an answer")
+            received += chunk
+    except OSError as error:
+        return Unread(_why(error))
+    return _reply(received.decode(errors="replace"))
+
+
+def _reply(text: str) -> OptionsReply | Unread:
+    first, *lines = text.split("\r\n\r\n")[0].split("\r\n")
+    words = first.split(" ", 2)
+    if len(words) < 2 or words[0] != "SIP/2.0" or not words[1].isdigit():
+        return Unread(f"no SIP answer but {first[:60]!r}")
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    contact = headers.get("contact", headers.get("m"))
+    return OptionsReply(int(words[1]), words[2] if len(words) > 2 else "", contact)
+
+
+def reach(host: str, found: Lookup, port: int, roots: str) -> Reach:
+    """Try a proxy as a plain TLS client: TCP, its certificate and its name. No SIP is sent."""
+    if not found.addresses:
+        return Reach(found)
+    try:
+        raw = _connect(found.addresses[0], port)
+    except _Closed as closed:
+        return Reach(found, closed.kind)
+    context = _context(roots)
+    context.check_hostname = True
+    with raw:
+        try:
+            with context.wrap_socket(raw, server_hostname=host) as tls:
+                # TLS 1.2 has said all by now; a TLS 1.3 server refuses a missing client certificate only afterwards.
+                return Reach(found, "open", "complete", tls.version() or "")
+        except ssl.SSLCertVerificationError as error:
+            return Reach(found, "open", "untrusted", _why(error))
+        except ssl.SSLEOFError as error:
+            return Reach(found, "open", "broken", _why(error))
+        except ssl.SSLError as error:
+            return Reach(found, "open", "alert", _why(error))
+        except OSError as error:
+            return Reach(found, "open", "broken", _why(error))
