@@ -82,7 +82,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # no types
 
         defaults: dict[str, Any] = {}
         for file in arguments["defaults"]:
-            defaults |= self._loader.load_from_file(file, trusted_as_template=True) or {}
+            defaults |= self._loader.load_from_file(self._find_needle("vars", file), trusted_as_template=True) or {}
         if CLOUDS not in defaults:
             raise AnsibleError(f"{CLOUDS} is in none of {', '.join(arguments['defaults'])}")
         mistakes: list[Mistake] = []

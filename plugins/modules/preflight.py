@@ -17,7 +17,7 @@ options:
   defaults:
     description:
       - YAML files with what the product itself says of its variables, such as a role's defaults; the inventory's values
-        have precedence, and a later file wins over an earlier one.
+        have precedence, and a later file wins over an earlier one. A relative path starts at the playbook.
       - One of them must have C(sbc_clouds), whose keys are the Microsoft clouds that are known.
     type: list
     elements: path
@@ -43,10 +43,10 @@ EXAMPLES = r"""
     - name: What the inventory asks for is possible
       preflight:
         defaults:
-          - "{{ playbook_dir }}/../roles/sbc/vars/main.yml"
-          - "{{ playbook_dir }}/../roles/sbc/defaults/main.yml"
-          - "{{ playbook_dir }}/../roles/droplet/defaults/main.yml"
-          - "{{ playbook_dir }}/../roles/certificate/defaults/main.yml"
+          - ../roles/sbc/vars/main.yml
+          - ../roles/sbc/defaults/main.yml
+          - ../roles/droplet/defaults/main.yml
+          - ../roles/certificate/defaults/main.yml
 """
 
 RETURN = r"""

@@ -20,7 +20,7 @@ PLAYBOOK = """
   gather_facts: false
   tasks:
     - preflight:
-        defaults: [defaults.yml]
+        defaults: [../defaults.yml]
 
 - hosts: sbc
   gather_facts: false
@@ -82,7 +82,9 @@ def project(api: Api, tmp_path: Path) -> Path:
         f"inventory={inventory}\nlocalhost_warning=false\n"
         "[inventory]\nenable_plugins=digitalocean, yaml\nignore_patterns=^state$\n"
     )
-    (tmp_path / "play.yml").write_text(PLAYBOOK)
+    (tmp_path / "play.yml").write_text("- import_playbook: playbooks/rollout.yml\n")
+    (tmp_path / "playbooks").mkdir()
+    (tmp_path / "playbooks" / "rollout.yml").write_text(PLAYBOOK)
     (tmp_path / "defaults.yml").write_text(DEFAULTS)
     (tmp_path / "key.pub").write_text(
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBVpxtvBTE8z3P3cVRdfNVNqbXqBSdGi1aeKv+3Jo4jM\n"
