@@ -34,7 +34,7 @@ _STAMP = settings.IMAGE / "recipe"
 
 
 def _recipe() -> str:
-    return hashlib.sha256(" ".join((SUITE, *PACKAGES)).encode()).hexdigest()
+    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
 
 def is_built() -> bool:
@@ -61,7 +61,8 @@ def build() -> None:
         (rootfs / name).unlink(missing_ok=True)
     for key in (rootfs / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
-    (rootfs / "etc/machine-id").write_text("uninitialized\n")
+    # Empty, not "uninitialized": cloud-init is the first boot's only helper, systemd's own would ask questions.
+    (rootfs / "etc/machine-id").write_text("")
     (rootfs / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
     (unfinished / "recipe").write_text(_recipe())
     os.sync()
