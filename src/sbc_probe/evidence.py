@@ -13,6 +13,8 @@ from sbc_probe.resolver import lookup
 from sbc_probe.rpc import Rpc, RpcError
 
 Table = dict[str, str | int]
+# An answer that takes longer (s) than this is worth a look at the way to the proxy.
+PROMPT = 2.0
 
 
 def collect(config: Config) -> Evidence:
@@ -24,7 +26,7 @@ def collect(config: Config) -> Evidence:
         on_disk = pool.submit(certificate.from_file, config.certificate)
         reaches = {}
         if isinstance(said := kamailio.result(), Kamailio):
-            for host in unanswered(said, config, time.time()):
+            for host in unanswered(said, time.time()):
                 reaches[host] = pool.submit(_reach, host, config)
         return Evidence(
             kamailio=said,
@@ -36,13 +38,13 @@ def collect(config: Config) -> Evidence:
         )
 
 
-def unanswered(kamailio: Kamailio, config: Config, now: float) -> list[str]:
-    """The proxies whose last OPTIONS has had no answer in time: only these are worth a connection of our own."""
+def unanswered(kamailio: Kamailio, now: float) -> list[str]:
+    """The proxies that owe an answer: only these are worth a connection of our own."""
     hosts = []
     for destination in kamailio.destinations:
-        sent_at, answered_at = destination.sent_at or 0.0, destination.answer.at if destination.answer else 0.0
-        failing = destination.flags[:1] in "TI" or now > sent_at + config.answer_timeout
-        if answered_at < sent_at and failing:
+        sent_at = destination.sent_at or 0.0
+        owes = sent_at > (destination.answer.at if destination.answer else 0.0)
+        if owes and (destination.flags[:1] in "TI" or now > sent_at + PROMPT):
             hosts.append(destination.host)
     return hosts
 
@@ -90,7 +92,8 @@ def _destination(item: dict[str, Any], answers: Table) -> Destination:
     host = uri.partition(":")[2].split(";")[0].rpartition("@")[2].partition(":")[0].lower()
     answer = None
     if (at := answers.get(f"{host}:time")) and (code := answers.get(f"{host}:code")):
-        answer = Answer(float(at), int(code), str(answers.get(f"{host}:reason", "")))
+        reason, since = str(answers.get(f"{host}:reason", "")), float(answers.get(f"{host}:since", at))
+        answer = Answer(float(at), int(code), reason, since)
     sent = answers.get(f"{host}:sent")
     average = item.get("LATENCY", {}).get("AVG")
     return Destination(
@@ -110,10 +113,11 @@ def _theirs(table: Table, fqdn: str) -> Theirs | None:
 
     if not (at := value("time")):
         return None
-    code, count, agent = value("code"), value("count"), value("agent")
+    code, count, agent, peer = value("code"), value("count"), value("agent"), value("peer")
     return Theirs(
         at=float(at),
         source=str(value("source") or ""),
+        peer=str(peer) if peer else None,
         code=int(code) if code else None,
         agent=str(agent) if agent else None,
         count=int(count) if count else None,

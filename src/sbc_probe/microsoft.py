@@ -24,7 +24,7 @@ def _refused(destination: Destination, kamailio: Kamailio) -> bool:
 
 
 def flaw_of(config: Config, evidence: Evidence, kamailio: Kamailio, destination: Destination) -> Finding | None:
-    """What keeps this destination from being proven AP."""
+    """What keeps this destination from being proven AP; the evidence is said of it, without its name."""
     now, flags, answer, sent_at = evidence.taken_at, destination.flags, destination.answer, destination.sent_at
     good = _good(destination, kamailio)
     # Until when one round of OPTIONS, sent at `begin`, has been answered or not.
@@ -47,7 +47,7 @@ def flaw_of(config: Config, evidence: Evidence, kamailio: Kamailio, destination:
             return _not_active(destination, round_time)
         return _pending(destination, begin + round_time, now)
 
-    if (overdue or flags[:1] in "TI") and (found := _no_way(config, evidence, destination)):
+    if found := _no_way(config, evidence, destination):
         return found
     lately = good and answer is not None and now <= answer.at + 2 * round_time
     if lately and flags == "AP":
@@ -65,7 +65,7 @@ def flaw_of(config: Config, evidence: Evidence, kamailio: Kamailio, destination:
 def _disabled(destination: Destination) -> Finding:
     return Finding(
         Cause.DESTINATION_DISABLED,
-        f"{destination.host} is {destination.flags}: taken out by hand",
+        f"{destination.flags}, taken out by hand",
         f"kamcmd dispatcher.set_state ap 1 '{destination.uri}'",
         (destination.uri,),
     )
@@ -74,8 +74,8 @@ def _disabled(destination: Destination) -> Finding:
 def _pings_stopped(config: Config, destination: Destination, seconds: float) -> Finding:
     return Finding(
         Cause.PINGS_STOPPED,
-        f"{destination.host} is {destination.flags} and was sent no OPTIONS for {seconds:.0f} s; "
-        f"the interval is {config.options_interval:.0f} s",
+        f"{destination.flags}; Kamailio sent it no OPTIONS for {seconds:.0f} s, though the interval is "
+        f"{config.options_interval:.0f} s",
         "journalctl -u kamailio -n 50; systemctl restart kamailio",
         (destination.uri,),
     )
@@ -84,8 +84,7 @@ def _pings_stopped(config: Config, destination: Destination, seconds: float) -> 
 def _not_active(destination: Destination, patience: float) -> Finding:
     return Finding(
         Cause.NOT_ACTIVE,
-        f"{destination.host} answers with 2xx, and yet the dispatcher holds it {destination.flags}: "
-        f"{meaning(destination.flags)}",
+        f"answers with 2xx, and yet the dispatcher holds it {destination.flags}: {meaning(destination.flags)}",
         f"kamcmd dispatcher.set_state ap 1 '{destination.uri}'",
         (destination.uri,),
         patience=patience,
@@ -95,7 +94,7 @@ def _not_active(destination: Destination, patience: float) -> Finding:
 def _pending(destination: Destination, due: float, now: float) -> Finding:
     return Finding(
         Cause.NOT_YET_KNOWN,
-        f"{destination.host} is {destination.flags}, not yet proven; an answer is due in {max(1, due - now):.0f} s",
+        f"{destination.flags}, not yet proven; an answer is due in {max(1, due - now):.0f} s",
         f"Look again in {max(1, due - now):.0f} s.",
         (destination.uri,),
         due=due,
@@ -105,7 +104,7 @@ def _pending(destination: Destination, due: float, now: float) -> Finding:
 def _refusal(destination: Destination, patience: float) -> Finding:
     answer = destination.answer
     assert answer is not None
-    said = f"{destination.host} answers our OPTIONS with {answer.code} {answer.reason}".rstrip()
+    said = f"answers our OPTIONS with {answer.code} {answer.reason}".rstrip()
     if answer.code == 403:
         cause = Cause.PROXY_FORBIDS
         step = (
@@ -127,13 +126,13 @@ def _no_way(config: Config, evidence: Evidence, destination: Destination) -> Fin
     reach = evidence.reach.get(destination.host)
     if reach is None:
         return None
-    where = f"{destination.host} ({', '.join(reach.lookup.addresses)}) port {config.port}"
+    where = f"{', '.join(reach.lookup.addresses)} port {config.port}"
     match reach:
         case Reach(tcp=None):
-            cause, said = Cause.PROXY_DNS, f"DNS for {destination.host}: {reach.lookup.error}"
+            cause, said = Cause.PROXY_DNS, f"DNS: {reach.lookup.error}"
             step = f"resolvectl query {destination.host}; check this host's name servers."
         case Reach(tcp="refused"):
-            cause, said = Cause.PROXY_UNREACHABLE, f"{where} refuses TCP connections"
+            cause, said = Cause.PROXY_UNREACHABLE, f"{where} refuses TCP"
             step = "Nothing listens there: Microsoft's service health; the other proxies take the calls meanwhile."
         case Reach(tcp="timeout" | "unreachable"):
             cause, said = Cause.PROXY_UNREACHABLE, f"{where}: TCP {reach.tcp}"
@@ -159,7 +158,7 @@ def _silence(
     if reach and not isinstance(peers, Unread) and peers.isdisjoint(reach.lookup.addresses):
         return Finding(
             Cause.PROXY_TLS,
-            f"{destination.host} takes TCP, but Kamailio has no completed TLS handshake with it{last}",
+            f"takes TCP, but Kamailio completes no TLS handshake with it{last}",
             "journalctl -u kamailio -n 50 names the TLS alert; Microsoft refuses certificates that it does not trust.",
             (destination.uri,),
             seen_at=seen_at,
@@ -167,7 +166,7 @@ def _silence(
         )
     return Finding(
         Cause.PROXY_SILENT,
-        f"{destination.host} does not answer our OPTIONS within {config.answer_timeout:.0f} s{last}",
+        f"does not answer our OPTIONS within {config.answer_timeout:.0f} s{last}",
         "Microsoft's service health; the other proxies take the calls meanwhile.",
         (destination.uri,),
         seen_at=seen_at,
@@ -204,7 +203,8 @@ def trunk_missing(config: Config, kamailio: Kamailio) -> Finding:
 def their_options(config: Config, evidence: Evidence, kamailio: Kamailio) -> Iterator[Finding]:
     """Microsoft's own OPTIONS. They are due only once it has answered ours, so without a 2xx nothing is missed here."""
     theirs, now = kamailio.theirs, evidence.taken_at
-    if not any(_good(destination, kamailio) for destination in kamailio.destinations):
+    answered = [d.answer.since for d in kamailio.destinations if d.answer and _good(d, kamailio)]
+    if not answered:
         return
     patience = 2 * config.microsoft_options_interval + SLACK
     admitted = theirs is not None and _is_within(theirs.source, config)
@@ -217,12 +217,13 @@ def their_options(config: Config, evidence: Evidence, kamailio: Kamailio) -> Ite
                 patience=patience,
             )
         return
-    due = kamailio.loaded_at + config.answer_timeout + patience
-    if theirs is None and now < due:
+    first = min(answered)
+    due = first + patience
+    if (theirs is None or theirs.at < first) and now < due:
         yield Finding(
             Cause.THEIRS_NOT_YET_SEEN,
-            f"Microsoft's own OPTIONS to {config.fqdn} have not come in the {now - kamailio.loaded_at:.0f} s since the "
-            f"start; they are due in {max(1, due - now):.0f} s",
+            f"Microsoft's own OPTIONS to {config.fqdn} have not come in the {now - first:.0f} s since it answers ours; "
+            f"they are due in {max(1, due - now):.0f} s",
             f"Look again in {max(1, due - now):.0f} s.",
             due=due,
         )

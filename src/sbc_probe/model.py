@@ -24,11 +24,12 @@ class Unread:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The last answer to our OPTIONS from one destination."""
+    """The last answer to our OPTIONS from one destination; `since`: when this code came first, with no other since."""
 
     at: float
     code: int
     reason: str
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,14 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Theirs:
-    """Microsoft's last OPTIONS for our FQDN, as Kamailio received it, and the code that it answered."""
+    """Microsoft's last OPTIONS for our FQDN, as Kamailio received it, and the code that it answered.
+
+    `peer` is the name in the certificate of that connection: evidence, not verified.
+    """
 
     at: float
     source: str
+    peer: str | None
     code: int | None
     agent: str | None
     count: int | None

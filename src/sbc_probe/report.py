@@ -14,7 +14,7 @@ Fields may be added without a new version.
     certificate   read_from ("wire", or "disk" when the port shows none), names, key_type, key_bits, not_before,
                   not_after, days_left, issuer, server_auth, client_auth, same_on_disk, chain_trusted; null when there
                   is none
-    theirs        Microsoft's own last OPTIONS: age_s, source, agent, code, count; null when none came
+    theirs        Microsoft's own last OPTIONS: age_s, source, peer, agent, code, count; null when none came
     findings      all of them, the primary cause first: cause, state, evidence, next_step, destinations (URIs)
     remarks       the same for what is worth knowing but no reason to doubt
 """
@@ -135,6 +135,7 @@ def _theirs(evidence: Evidence) -> dict[str, Any] | None:
     return {
         "age_s": _seconds(max(0.0, evidence.taken_at - theirs.at)),
         "source": theirs.source,
+        "peer": theirs.peer,
         "agent": theirs.agent,
         "code": theirs.code,
         "count": theirs.count,

@@ -80,19 +80,20 @@ def judge(config: Config, evidence: Evidence) -> Verdict:
     ours = list(our_side(config, evidence))
     if not isinstance(kamailio := evidence.kamailio, Kamailio):
         return _verdict(ours)
-    flaws = [flaw_of(config, evidence, kamailio, destination) for destination in kamailio.destinations]
+    trunk = None
     if all(finding.cause in REMARKS for finding in ours) and knows_no_trunk(kamailio):
-        flaws = [trunk_missing(config, kamailio)] * len(flaws)
+        trunk = trunk_missing(config, kamailio)
     destinations = tuple(
         DestinationVerdict(
             destination=destination,
             flags_meaning=meaning(destination.flags),
             answer_age=max(0.0, evidence.taken_at - destination.answer.at) if destination.answer else None,
-            finding=flaw,
+            finding=trunk or flaw_of(config, evidence, kamailio, destination),
         )
-        for destination, flaw in zip(kamailio.destinations, flaws, strict=True)
+        for destination in kamailio.destinations
     )
-    return _verdict([*ours, *_merged(flaws), *their_options(config, evidence, kamailio)], destinations)
+    flaws = [trunk] if trunk else _merged(destinations)
+    return _verdict([*ours, *flaws, *their_options(config, evidence, kamailio)], destinations)
 
 
 def judge_swap(config: Config, evidence: Evidence) -> Verdict:
@@ -110,19 +111,22 @@ def _verdict(findings: list[Finding], destinations: tuple[DestinationVerdict, ..
     return Verdict(grave[0].state if grave else State.PROVEN, grave, remarks, destinations)
 
 
-def _merged(flaws: Iterable[Finding | None]) -> Iterator[Finding]:
+def _merged(destinations: Iterable[DestinationVerdict]) -> Iterator[Finding]:
     """One finding a cause: what is wrong with several destinations in the same way is one fault, not several."""
-    by_cause: dict[Cause, list[Finding]] = {}
-    for flaw in flaws:
-        if flaw:
-            by_cause.setdefault(flaw.cause, []).append(flaw)
+    by_cause: dict[Cause, list[tuple[str, Finding]]] = {}
+    for item in destinations:
+        if item.finding:
+            by_cause.setdefault(item.finding.cause, []).append((item.destination.host, item.finding))
     for same in by_cause.values():
-        first = same[0]
+        hosts: dict[str, list[str]] = {}
+        for host, finding in same:
+            hosts.setdefault(finding.evidence, []).append(host)
+        findings = [finding for _, finding in same]
         yield replace(
-            first,
-            evidence="; ".join(dict.fromkeys(finding.evidence for finding in same)),
-            destinations=tuple(dict.fromkeys(uri for finding in same for uri in finding.destinations)),
-            due=max((finding.due for finding in same if finding.due is not None), default=None),
-            seen_at=min(finding.seen_at for finding in same),
-            patience=max(finding.patience for finding in same),
+            findings[0],
+            evidence="; ".join(f"{', '.join(names)}: {said}" for said, names in hosts.items()),
+            destinations=tuple(uri for finding in findings for uri in finding.destinations),
+            due=max((finding.due for finding in findings if finding.due is not None), default=None),
+            seen_at=min(finding.seen_at for finding in findings),
+            patience=max(finding.patience for finding in findings),
         )
