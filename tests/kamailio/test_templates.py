@@ -1,0 +1,404 @@
+"""templates/kamailio rendered by Ansible's engine, accepted by `kamailio -c`, and run against SIP peers over TLS.
+
+What needs Kamailio runs where `kamailio` is on the PATH, or where KAMAILIO_ROOT names a Debian 13 root directory with
+the packages kamailio and kamailio-tls-modules. KAMAILIO_COMMAND then says how to start a program there (by default
+`chroot $KAMAILIO_ROOT`). It is skipped elsewhere. Everything runs on loopback: 127.7.0.0/16, TCP port 5061.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+from tests.kamailio import handshakes
+
+REPOSITORY = Path(__file__).parents[2]
+TEMPLATES = REPOSITORY / "templates/kamailio"
+CLOUDS: dict[str, Any] = yaml.safe_load((REPOSITORY / "roles/sbc/vars/main.yml").read_text())["sbc_clouds"]
+
+ROOT = Path(os.environ.get("KAMAILIO_ROOT", "/"))
+COMMAND = shlex.split(os.environ.get("KAMAILIO_COMMAND", f"chroot {ROOT}" if "KAMAILIO_ROOT" in os.environ else ""))
+needs_kamailio = pytest.mark.skipif(
+    not shutil.which("kamailio", path=f"{ROOT}/usr/sbin:{ROOT}/usr/bin"),
+    reason="no Kamailio: set KAMAILIO_ROOT to a Debian 13 root directory that has it",
+)
+
+FQDN = "sbc.contoso.example"
+ADDRESS = "127.7.1.1"
+PROXIES = ["127.7.2.1", "127.7.2.2", "127.7.2.3"]
+STRANGER = "127.7.3.1"
+
+
+def render(directory: Path, **variables: Any) -> None:
+    """Render the templates to directory as the action plugin config_tree does, with paths below that directory."""
+    sample = {
+        "ansible_managed": "Ansible managed",
+        "sbc_fqdn": FQDN,
+        "sbc_address": ADDRESS,
+        "sbc_options_interval": 60,
+        "kamailio_max_connections": 256,
+        "kamailio_certificate": "/etc/kamailio/live/sbc.pem",
+        "kamailio_private_key": "/etc/kamailio/live/sbc.key",
+        "kamailio_trusted_roots": "/etc/kamailio/live/ca.pem",
+    }
+    inside = "/" + str(directory.relative_to(ROOT))
+    templar = Templar(loader=DataLoader(), variables=sample | variables)
+    for path in TEMPLATES.iterdir():
+        text = templar.template(
+            trust_as_template(path.read_text()), escape_backslashes=False, overrides={"trim_blocks": True}
+        )
+        text = text.replace("/etc/kamailio/live", inside).replace("/run/kamailio", inside)
+        (directory / path.name).write_text(text)
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [*COMMAND, *map(str, arguments)]
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A new directory that Kamailio, in its root directory, can read too."""
+    with tempfile.TemporaryDirectory(prefix="sbc-", dir=ROOT / "tmp") as name:
+        yield Path(name)
+
+
+@needs_kamailio
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_kamailio_accepts_every_cloud(directory: Path, cloud: str) -> None:
+    render(directory, sbc_cloud_facts=CLOUDS[cloud], sbc_address="203.0.113.10")
+    checked = subprocess.run(
+        command("kamailio", "-c", "-f", Path("/") / directory.relative_to(ROOT) / "kamailio.cfg"),
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert "ERROR" not in checked.stderr
+
+
+class Proxy:
+    """A peer at Microsoft's place: asks for our certificate and answers OPTIONS with `status`, or not at all."""
+
+    def __init__(self, address: str, certificates: Path) -> None:
+        self.address = address
+        self.status: str | None = "200 OK"
+        self.requests: list[str] = []
+        self.names: list[str | None] = []
+        self.context = handshakes.peer_context(certificates)
+        self.context.sni_callback = lambda _socket, name, _context: self.names.append(name)
+        self.listener = socket.create_server((address, 5061))
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self.serve, args=(self.listener.accept()[0],), daemon=True).start()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+    def serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), self.context.wrap_socket(connection, server_side=True) as session:
+            received = b""
+            while data := session.recv(65536):
+                received += data
+                while b"\r\n\r\n" in received.lstrip():
+                    request, received = received.lstrip().split(b"\r\n\r\n", 1)
+                    self.requests.append(request.decode())
+                    if self.status:
+                        session.sendall(
+                            handshakes.answer(self.requests[-1]).replace(b"200 OK", self.status.encode(), 1)
+                        )
+
+
+class Sbc:
+    """A running Kamailio with the product's configuration, and its three proxies."""
+
+    def __init__(self, directory: Path, proxies: list[Proxy]) -> None:
+        self.directory = directory
+        self.proxies = proxies
+
+    def rpc(self, method: str, *parameters: str) -> Any:
+        """Raises LookupError with Kamailio's text when it answers with an error."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+            client.bind("")
+            client.settimeout(5)
+            call = {"jsonrpc": "2.0", "method": method, "params": parameters, "id": 1}
+            client.sendto(json.dumps(call).encode(), str(self.directory / "rpc.sock"))
+            answer = json.loads(client.recv(1 << 18))
+        if "error" in answer:
+            raise LookupError(answer["error"]["message"])
+        return answer["result"]
+
+    def flags(self) -> list[str]:
+        targets = self.rpc("dispatcher.list")["RECORDS"][0]["SET"]["TARGETS"]
+        return [target["DEST"]["FLAGS"] for target in targets]
+
+    def table(self, name: str) -> dict[str, Any]:
+        return {item["name"]: item["value"] for entry in self.rpc("htable.dump", name) for item in entry["slot"]}
+
+    def connect(self, source: str = PROXIES[0], suites: str = handshakes.SUITES) -> ssl.SSLSocket:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(self.directory / "ca.pem")
+        context.check_hostname = False
+        context.load_cert_chain(self.directory / "peer.pem", self.directory / "peer.key")
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(suites)
+        connection = socket.create_connection((ADDRESS, 5061), timeout=1, source_address=(source, 0))
+        return context.wrap_socket(connection)
+
+    def ask(
+        self, method: str = "OPTIONS", uri: str = f"sip:{FQDN}:5061;transport=tls", source: str = PROXIES[0]
+    ) -> str:
+        """Send one request on a connection of its own; raises TimeoutError when there is no answer within 1 s."""
+        mark = time.time_ns()
+        request = [
+            f"{method} {uri} SIP/2.0",
+            f"Via: SIP/2.0/TLS {source}:5061;branch=z9hG4bK{mark}",
+            "From: <sip:sip.pstnhub.microsoft.com:5061>;tag=1",
+            f"To: <{uri}>",
+            f"Call-ID: {mark}",
+            f"CSeq: 1 {method}",
+            "Max-Forwards: 70",
+            "User-Agent: Microsoft.PSTNHub.SIPProxy v.2026.1",
+            "Content-Length: 0",
+        ]
+        with self.connect(source) as session:
+            session.sendall(("\r\n".join(request) + "\r\n\r\n").encode())
+            return session.recv(65536).decode()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+Start = Callable[..., Sbc]
+
+
+@pytest.fixture
+def start(directory: Path) -> Iterator[Start]:
+    """Start Kamailio with the product's configuration and these variables; it ends with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(**variables: Any) -> Sbc:
+            handshakes.make_certificates(directory)
+            facts = {
+                "proxies": [{"host": address, "port": 5061} for address in PROXIES],
+                "signalling_networks": ["127.7.2.0/25", "127.7.2.128/25"],
+            }
+            render(directory, sbc_cloud_facts=facts, **variables)
+            proxies = [Proxy(address, directory) for address in PROXIES]
+            for proxy in proxies:
+                stack.callback(proxy.close)
+            inside = Path("/") / directory.relative_to(ROOT)
+            log = stack.enter_context((directory / "log").open("w"))
+            kamailio = subprocess.Popen(
+                command("kamailio", "-DD", "-E", "-f", inside / "kamailio.cfg", "-P", inside / "pid", "-Y", inside),
+                stdout=log,
+                stderr=log,
+            )
+            stack.callback(kamailio.wait)
+            stack.callback(kamailio.terminate)
+            sbc = Sbc(directory, proxies)
+
+            def listens() -> bool:
+                assert kamailio.poll() is None, (directory / "log").read_text()
+                with contextlib.suppress(OSError):
+                    return bool(sbc.rpc("core.uptime"))
+                return False
+
+            assert wait_for(listens, 10)
+            return sbc
+
+        yield begin
+
+
+@needs_kamailio
+def test_every_proxy_is_asked_at_the_start_and_proven(start: Start) -> None:
+    sbc = start(sbc_options_interval=60)
+    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 3)
+    answers = sbc.table("sbc_answers")
+    assert sorted(answers) == sorted(
+        f"{proxy}:{key}" for proxy in PROXIES for key in ("sent", "time", "code", "reason", "since")
+    )
+    assert [answers[f"{proxy}:code"] for proxy in PROXIES] == [200, 200, 200]
+    assert all(sbc.table("sbc_self")["loaded"] <= answers[f"{proxy}:time"] <= time.time() for proxy in PROXIES)
+    for proxy in sbc.proxies:
+        assert proxy.names == [proxy.address]  # server name indication
+        (request,) = proxy.requests
+        assert request.startswith(f"OPTIONS sip:{proxy.address}:5061;transport=tls SIP/2.0\r\n")
+        assert f"\r\nContact: <sip:{FQDN}:5061;transport=tls>" in request
+        assert f"\r\nVia: SIP/2.0/TLS {FQDN}:5061;" in request
+        assert f"\r\nFrom: <sip:{FQDN}>;" in request
+
+
+@needs_kamailio
+def test_proxies_are_asked_again_on_demand_and_after_a_reload(start: Start) -> None:
+    sbc = start(sbc_options_interval=60)
+    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 3)
+    for count in (2, 3):
+        sbc.rpc("evrexec.run", "evrexec:ping")
+        assert wait_for(lambda: [len(proxy.requests) for proxy in sbc.proxies] == [count] * 3, 3)  # noqa: B023
+    sbc.rpc("dispatcher.reload")
+    assert sbc.flags() == ["AX", "AX", "AX"]
+    sbc.rpc("evrexec.run", "evrexec:ping")
+    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 3)
+
+
+@needs_kamailio
+def test_a_proxy_fails_with_its_reason_and_comes_back(start: Start) -> None:
+    sbc = start(sbc_options_interval=1)
+    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 3)
+    since = sbc.table("sbc_answers")[f"{PROXIES[0]}:since"]
+    sbc.proxies[0].status = '403 Forbidden\r\nReason: Q.850;cause=63;text="unknown trunk"'
+    sbc.proxies[1].status = None
+    sbc.proxies[2].status = "503 Overload"
+    assert wait_for(lambda: sbc.flags() == ["IP", "IP", "IP"], 15)
+    answers = sbc.table("sbc_answers")
+    assert (answers[f"{PROXIES[0]}:code"], answers[f"{PROXIES[0]}:reason"]) == (
+        403,
+        'Forbidden; Q.850;cause=63;text="unknown trunk"',
+    )
+    assert answers[f"{PROXIES[0]}:since"] > since
+    assert answers[f"{PROXIES[1]}:time"] < answers[f"{PROXIES[1]}:sent"] - 2
+    assert (answers[f"{PROXIES[2]}:code"], answers[f"{PROXIES[2]}:reason"]) == (503, "Overload")
+    for proxy in sbc.proxies:
+        proxy.status = "200 OK"
+    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 8)
+
+
+@needs_kamailio
+def test_one_lost_answer_is_no_failure(start: Start) -> None:
+    sbc = start(sbc_options_interval=1)
+    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 3)
+    sbc.proxies[0].status = "503 Overload"
+    assert wait_for(lambda: sbc.flags()[0] == "TP", 3)
+    sbc.proxies[0].status = "200 OK"
+    assert wait_for(lambda: sbc.flags()[0] == "AP", 3)
+    assert "out of service" not in (sbc.directory / "log").read_text()
+
+
+@needs_kamailio
+def test_a_proxy_of_another_authority_is_never_active(start: Start, tmp_path: Path) -> None:
+    sbc = start()
+    handshakes.make_certificates(tmp_path)
+    foreign = Proxy("127.7.2.4", tmp_path)
+    foreign.context.load_verify_locations(sbc.directory / "ca.pem")
+    with contextlib.closing(foreign):
+        (sbc.directory / "dispatcher.list").write_text(f"1 sip:{foreign.address}:5061;transport=tls 0 1\n")
+        sbc.rpc("dispatcher.reload")
+        sbc.rpc("evrexec.run", "evrexec:ping")
+        assert wait_for(lambda: foreign.names == [foreign.address], 3)
+        time.sleep(0.5)
+        assert sbc.flags() == ["AX"]
+        assert foreign.requests == []
+
+
+@needs_kamailio
+def test_microsoft_is_answered_and_its_options_are_kept_as_evidence(start: Start) -> None:
+    sbc = start()
+    answer = sbc.ask(source=PROXIES[1])
+    assert answer.startswith("SIP/2.0 200 ")
+    assert f"\r\nContact: <sip:{FQDN}:5061;transport=tls>\r\n" in answer
+    (allow,) = (line for line in answer.split("\r\n") if line.startswith("Allow:"))
+    assert "INVITE" in allow
+    assert "REFER" not in allow
+    theirs = sbc.table("sbc_theirs")
+    assert abs(theirs.pop(f"{FQDN}:time") - time.time()) <= 2
+    assert theirs == {
+        f"{FQDN}:source": PROXIES[1],
+        f"{FQDN}:peer": "peer",
+        f"{FQDN}:agent": "Microsoft.PSTNHub.SIPProxy v.2026.1",
+        f"{FQDN}:code": 200,
+        f"{FQDN}:count": 1,
+    }
+    sbc.ask(source=PROXIES[2])
+    assert sbc.table("sbc_theirs")[f"{FQDN}:count"] == 2
+
+
+@needs_kamailio
+def test_this_machine_is_answered_and_leaves_no_evidence(start: Start) -> None:
+    sbc = start()
+    assert sbc.ask(source=ADDRESS).startswith("SIP/2.0 200 ")
+    assert sbc.table("sbc_theirs") == {}
+
+
+@needs_kamailio
+def test_nobody_else_gets_an_answer(start: Start) -> None:
+    sbc = start()
+    for method in ("OPTIONS", "INVITE", "REGISTER"):
+        with pytest.raises(TimeoutError):
+            sbc.ask(method, source=STRANGER)
+    assert sbc.table("sbc_theirs") == {}
+
+
+@needs_kamailio
+@pytest.mark.parametrize(
+    ("method", "uri", "status"),
+    [
+        ("OPTIONS", "sip:sbc.fabrikam.example:5061;transport=tls", "404 Not Here"),
+        ("INVITE", f"sip:+14255550100@{FQDN}:5061;user=phone", "503 No Carrier"),
+    ],
+)
+def test_what_is_not_for_us_or_not_possible_is_refused(start: Start, method: str, uri: str, status: str) -> None:
+    sbc = start()
+    assert sbc.ask(method, uri).startswith(f"SIP/2.0 {status}\r\n")
+    assert sbc.table("sbc_theirs") == {}
+
+
+@needs_kamailio
+def test_tls_takes_what_microsoft_offers_and_nothing_weaker(start: Start) -> None:
+    sbc = start()
+    for suite in handshakes.SUITES.split(":"):
+        with sbc.connect(suites=suite) as session:
+            assert session.cipher() == (suite, "TLSv1.2", 256 if "256-GCM" in suite else 128)
+    for suite in ("ECDHE-RSA-AES256-SHA384", "AES256-GCM-SHA384"):
+        with pytest.raises(ssl.SSLError):
+            sbc.connect(suites=suite)
+
+
+@needs_kamailio
+def test_the_tls_module_and_its_workers_are_those_that_the_handshakes_prove(start: Start) -> None:
+    sbc = start()
+    assert sbc.rpc("core.tcp_info")["readers"] == 1
+    assert "tls" in sbc.rpc("core.modules")
+
+
+@needs_kamailio
+def test_a_renewed_certificate_is_served_after_a_reload(start: Start) -> None:
+    sbc = start()
+    with sbc.connect() as session:
+        before = session.getpeercert(binary_form=True)
+    handshakes.make_certificates(sbc.directory)
+    assert "reloaded" in sbc.rpc("tls.reload")
+    with sbc.connect() as session:
+        renewed = session.getpeercert(binary_form=True)
+    assert before != renewed
+    (sbc.directory / "sbc.key").write_bytes((sbc.directory / "peer.key").read_bytes())
+    with pytest.raises(LookupError, match="TLS configuration"):
+        sbc.rpc("tls.reload")
+    with sbc.connect() as session:
+        assert session.getpeercert(binary_form=True) == renewed
