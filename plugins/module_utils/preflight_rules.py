@@ -85,10 +85,10 @@ def check_customer(customer: Customer, clouds: Collection[str]) -> list[Mistake]
         mistakes.append(found("sbc_cloud", "is no Microsoft cloud that is known", f"choose one of {', '.join(clouds)}"))
     if values.get("sbc_dns") not in ("digitalocean", "manual"):
         mistakes.append(found("sbc_dns", "is unknown", "choose digitalocean or manual"))
-    if "sbc_contact_email" in values and not is_email(values["sbc_contact_email"]):
-        mistakes.append(found("sbc_contact_email", "is no e-mail address", "write one such as it@example.com"))
-    if "sbc_ssh_sources" in values:
-        mistakes += _check_sources(customer)
+    if not is_email(values.get("sbc_contact_email")):
+        problem = "is no e-mail address" if values.get("sbc_contact_email") else "is missing"
+        mistakes.append(found("sbc_contact_email", problem, "write one such as it@example.com"))
+    mistakes += _check_sources(customer)
     if "droplet_ssh_public_key" in values:
         try:
             fingerprint(str(values["droplet_ssh_public_key"]))
@@ -125,7 +125,7 @@ def _check_names(customer: Customer) -> list[Mistake]:
 
 
 def _check_sources(customer: Customer) -> list[Mistake]:
-    sources = customer.values["sbc_ssh_sources"]
+    sources = customer.values.get("sbc_ssh_sources")
     remedy = "list the networks that may use SSH, such as [198.51.100.0/24]"
     if not isinstance(sources, list) or not sources:
         return [customer.mistake("sbc_ssh_sources", "names no network", remedy)]

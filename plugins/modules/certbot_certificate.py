@@ -32,7 +32,11 @@ options:
   deploy_hook:
     description:
       - Program on the machine that installs the certificate. certbot runs it at every renewal (certbot before 5.3 runs none
-        of its hook directories at the first issuance), and this module after an issuance of its own.
+        of its hook directories at the first issuance), and this module whenever O(installed) is not the certificate.
+    type: path
+    required: true
+  installed:
+    description: The file that the hook puts the chain into.
     type: path
     required: true
 attributes:
@@ -53,6 +57,7 @@ EXAMPLES = r"""
     directory: https://acme-v02.api.letsencrypt.org/directory
     email: operator@example.com
     deploy_hook: /etc/letsencrypt/renewal-hooks/deploy/kamailio
+    installed: /etc/kamailio/tls/fullchain.pem
 """
 
 RETURN = r"""
@@ -68,26 +73,41 @@ reasons:
   sample: ["there is none"]
 """
 
-import configparser  # noqa: E402
-import os  # noqa: E402
-import re  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from dataclasses import asdict, dataclass  # noqa: E402
+import configparser
+import filecmp
+import os
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
 
 LETSENCRYPT = "/etc/letsencrypt"
 LOG = "/var/log/letsencrypt/letsencrypt.log"
 
 # What certbot says, and what to do about it: the commonest first.
 _REMEDIES = (
-    (r"too many certificates|rateLimited", "the authority's rate limit is reached; wait, or rehearse with certificate_directory: staging"),
+    (
+        r"too many certificates|rateLimited",
+        "the authority's rate limit is reached; wait, or rehearse with certificate_directory: staging",
+    ),
     (r"NXDOMAIN|no valid A records|DNS problem", "the name does not lead here yet: look at its A record"),
-    (r"Timeout during connect|Connection refused|Fetching http", "port 80 cannot be reached from outside: look at the firewalls"),
-    (r"Could not bind|port 80.*in use", "something else listens on port 80 of the droplet: `ss -ltnp sport = :80` names it"),
-    (r"certificate verify failed|CERTIFICATE_VERIFY_FAILED", "the directory's own certificate is not trusted: see base_trusted_roots"),
-    (r"Failed to resolve|Name or service not known|ConnectionError|urn:ietf:params:acme:error:serverInternal",
-     "the ACME directory does not answer: look at certificate_directory, or try again later"),
+    (
+        r"Timeout during connect|Connection refused|Fetching http",
+        "port 80 cannot be reached from outside: look at the firewalls",
+    ),
+    (
+        r"Could not bind|port 80.*in use",
+        "something else listens on port 80 of the droplet: `ss -ltnp sport = :80` names it",
+    ),
+    (
+        r"certificate verify failed|CERTIFICATE_VERIFY_FAILED",
+        "the directory's own certificate is not trusted: see base_trusted_roots",
+    ),
+    (
+        r"Failed to resolve|Name or service not known|ConnectionError|urn:ietf:params:acme:error:serverInternal",
+        "the ACME directory does not answer: look at certificate_directory, or try again later",
+    ),
 )
 
 
@@ -113,7 +133,9 @@ def present(name: str, run: Callable[[list[str]], tuple[int, str, str]]) -> Line
     if rc != 0:
         return None
     renewal = parser["renewalparams"]
-    return Lineage(tuple(sorted(re.findall(r"DNS:([^,\s]+)", said))), renewal.get("server", ""), renewal.get("key_type", ""))
+    return Lineage(
+        tuple(sorted(re.findall(r"DNS:([^,\s]+)", said))), renewal.get("server", ""), renewal.get("key_type", "")
+    )
 
 
 def reasons(found: Lineage | None, wanted: Lineage) -> list[str]:
@@ -126,6 +148,11 @@ def reasons(found: Lineage | None, wanted: Lineage) -> list[str]:
         for field, label in pairs
         if getattr(found, field) != getattr(wanted, field)
     ]
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two files are there and alike."""
+    return os.path.exists(one) and os.path.exists(other) and filecmp.cmp(one, other, shallow=False)
 
 
 def _shown(value: str | tuple[str, ...]) -> str:
@@ -158,6 +185,7 @@ def main() -> None:
             "directory": {"type": "str", "required": True},
             "email": {"type": "str", "required": True},
             "deploy_hook": {"type": "path", "required": True},
+            "installed": {"type": "path", "required": True},
         },
         supports_check_mode=True,
     )
@@ -165,8 +193,9 @@ def main() -> None:
     wanted = Lineage(tuple(sorted(name.lower() for name in given["names"])), given["directory"], "rsa")
     found = present(given["name"], module.run_command)
     why = reasons(found, wanted)
+    chain = f"{LETSENCRYPT}/live/{given['name']}/fullchain.pem"
     result = {
-        "changed": bool(why),
+        "changed": bool(why) or not same(chain, given["installed"]),
         "issued": bool(why),
         "reasons": why,
         "diff": {"before": asdict(found) if found else {}, "after": asdict(wanted)} if why else {},
@@ -175,8 +204,11 @@ def main() -> None:
         rc, out, err = module.run_command(command(given["name"], wanted, given["email"]))
         if rc != 0:
             said = [line.strip() for line in (out + err).splitlines() if line.strip()]
-            module.fail_json(msg=f"certbot got no certificate for {_shown(wanted.names)}: {remedy(out + err)}", said=said, **result)
-        rc, out, err = module.run_command([given["deploy_hook"]], environ_update=_lineage_environment(given["name"], wanted))
+            problem = f"certbot got no certificate for {_shown(wanted.names)}: {remedy(out + err)}"
+            module.fail_json(msg=problem, said=said, **result)
+    if result["changed"] and not module.check_mode and not same(chain, given["installed"]):
+        environment = _lineage_environment(given["name"], wanted)
+        rc, out, err = module.run_command([given["deploy_hook"]], environ_update=environment)
         if rc != 0:
             module.fail_json(msg=f"{given['deploy_hook']} failed: {(err or out).strip()}", **result)
     module.exit_json(**result)

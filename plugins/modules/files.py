@@ -44,6 +44,24 @@ options:
     type: list
     elements: str
     default: []
+  apply:
+    description:
+      - What puts changed files in force, in this order.
+      - A command that is due is noted on the machine before the first file is written, and crossed out when it has
+        succeeded, so that a run that was interrupted is finished by the next one.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      command:
+        description: A shell command.
+        type: str
+        required: true
+      paths:
+        description: Patterns of the paths that it is for.
+        type: list
+        elements: str
+        required: true
 attributes:
   check_mode:
     description: Changes nothing and says what would be changed.
@@ -60,7 +78,8 @@ EXAMPLES = r"""
     files:
       - {path: /etc/nftables.conf, content: "{{ lookup('ansible.builtin.template', 'nftables.conf') }}", mode: "0755"}
       - {path: /etc/apt/apt.conf.d/proxy}
-  register: base_files
+    apply:
+      - {command: nft -f /etc/nftables.conf, paths: [/etc/nftables.conf]}
 """
 
 RETURN = r"""
@@ -70,20 +89,31 @@ changed_files:
   type: list
   elements: str
   sample: [/etc/nftables.conf]
+applied:
+  description: The commands that were, or would be, run.
+  returned: always
+  type: list
+  elements: str
 """
 
-import base64  # noqa: E402
-import contextlib  # noqa: E402
-import glob  # noqa: E402
-import grp  # noqa: E402
-import os  # noqa: E402
-import pwd  # noqa: E402
-import stat  # noqa: E402
-import tempfile  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
-from typing import Any  # noqa: E402
+import base64
+import contextlib
+import fnmatch
+import glob
+import hashlib
+import grp
+import os
+import pwd
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+
+
+DUE = Path("/var/lib/teams-sbc/due")
 
 
 @dataclass(frozen=True)
@@ -200,6 +230,15 @@ def main() -> None:
                 "mutually_exclusive": [("content", "base64")],
             },
             "exclusive": {"type": "list", "elements": "str", "default": []},
+            "apply": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "command": {"type": "str", "required": True},
+                    "paths": {"type": "list", "elements": "str", "required": True},
+                },
+            },
         },
         supports_check_mode=True,
     )
@@ -210,19 +249,40 @@ def main() -> None:
     wanted = {file.path for file in files}
     strays = {path for pattern in module.params["exclusive"] for path in glob.glob(pattern)} - wanted
     files += [File(path, None, 0, "root", "root") for path in sorted(strays)]
-    changed, diff = [], []
-    for file in files:
-        present = read(file.path)
-        if not differs(file, present):
-            continue
-        changed.append(file.path)
-        diff.append(describe(file, present))
-        if not module.check_mode:
+    pending = [(file, present) for file in files if differs(file, present := read(file.path))]
+    changed = [file.path for file, _ in pending]
+    commands = [
+        apply["command"]
+        for apply in module.params["apply"]
+        if note(apply["command"]).exists() or any(fnmatch.filter(changed, pattern) for pattern in apply["paths"])
+    ]
+    result = {
+        "changed": bool(changed or commands),
+        "changed_files": changed,
+        "applied": commands,
+        "diff": [describe(file, present) for file, present in pending],
+    }
+    if not module.check_mode:
+        if commands:
+            DUE.mkdir(parents=True, exist_ok=True)
+        for command in commands:
+            note(command).write_text(command + "\n")
+        for file, _ in pending:
             try:
                 put(file)
             except (OSError, ValueError) as error:
-                module.fail_json(msg=f"{file.path}: {error}", changed_files=changed)
-    module.exit_json(changed=bool(changed), changed_files=changed, diff=diff)
+                module.fail_json(msg=f"{file.path}: {error}", **result)
+        for command in commands:
+            rc, out, err = module.run_command(command, use_unsafe_shell=True)
+            if rc != 0:
+                module.fail_json(msg=f"`{command}` exited {rc}: {(err or out).strip()}", **result)
+            note(command).unlink()
+    module.exit_json(**result)
+
+
+def note(command: str) -> Path:
+    """The file that says that a command is due."""
+    return DUE / hashlib.sha256(command.encode()).hexdigest()[:16]
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def test_nothing_to_say_of_a_good_customer() -> None:
         ("sbc_cloud", "gcc-high", "is no Microsoft cloud that is known"),
         ("sbc_dns", "route53", "is unknown"),
         ("sbc_contact_email", "it.example.com", "is no e-mail address"),
-        ("sbc_contact_email", "", "is no e-mail address"),
+        ("sbc_contact_email", "", "is missing"),
         ("sbc_ssh_sources", [], "names no network"),
         ("sbc_ssh_sources", "198.51.100.0/24", "names no network"),
         ("sbc_ssh_sources", ["198.51.100.7/24"], "is no network"),

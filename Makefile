@@ -1,0 +1,59 @@
+# Try it: make lab. Test it: make test. See the README for the rest.
+.DEFAULT_GOAL := help
+.PHONY: help lab lab-up lab-down lab-clean lab-status lab-logs lab-ssh install lint test test-full bench
+
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+LAB := $(SUDO) .venv/bin/python -m lab
+STATE := inventory/lab/state
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: ## what a rollout needs: .venv with Ansible and python-digitalocean
+	@lab/bootstrap control
+
+.venv/dev.installed: pyproject.toml lab/bootstrap
+	@lab/bootstrap dev
+
+$(STATE)/id_ed25519:
+	@mkdir -p -m 700 $(STATE)
+	@ssh-keygen -q -t ed25519 -N '' -C teams-sbc-lab -f $@
+
+lab: lab-up ## the Internet in one box, and one customer rolled out in it
+	@$(LAB) trunk contoso.voip.test
+	@.venv/bin/ansible-playbook -i inventory/lab site.yml
+	@$(LAB) next
+
+lab-up: .venv/dev.installed $(STATE)/id_ed25519 ## the Internet in one box, with nobody in it
+	@$(LAB) up
+
+lab-down: ## take the lab down, droplets and all
+	@$(LAB) down
+
+lab-clean: ## take it down and remove its image and package cache
+	@$(LAB) clean
+
+lab-status: ## what runs in the lab
+	@$(LAB) status
+
+lab-logs: ## what the lab's services and droplets wrote
+	@$(LAB) logs
+
+lab-ssh: ## a shell on the customer's droplet
+	@$(LAB) ssh
+
+lint: .venv/dev.installed ## ruff, mypy, yamllint, ansible-lint
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/yamllint --strict .
+	.venv/bin/ansible-lint --offline
+
+test: lint $(STATE)/id_ed25519 ## everything that CI runs
+	.venv/bin/python -m pytest -m 'not full'
+
+test-full: lint $(STATE)/id_ed25519 ## the same, and what takes longer
+	.venv/bin/python -m pytest
+
+bench: .venv/dev.installed $(STATE)/id_ed25519 ## how fast a rollout is, against the bare critical path
+	$(SUDO) .venv/bin/python benchmarks/rollout.py
