@@ -200,13 +200,13 @@ Start = Callable[..., Sbc]
 
 @pytest.fixture
 def start(directory: Path) -> Iterator[Start]:
-    """Start Kamailio with the product's configuration and these variables; it ends with the test."""
+    """Start Kamailio with the product's configuration, these proxies and variables; it ends with the test."""
     with contextlib.ExitStack() as stack:
 
-        def begin(**variables: Any) -> Sbc:
+        def begin(hosts: list[str] = PROXIES, **variables: Any) -> Sbc:
             handshakes.make_certificates(directory)
             facts = {
-                "proxies": [{"host": address, "port": 5061} for address in PROXIES],
+                "proxies": [{"host": host, "port": 5061} for host in hosts],
                 "signalling_networks": ["127.7.2.0/25", "127.7.2.128/25"],
             }
             render(directory, sbc_cloud_facts=facts, **variables)
@@ -315,6 +315,12 @@ def test_a_proxy_of_another_authority_is_never_active(start: Start, tmp_path: Pa
         time.sleep(0.5)
         assert sbc.flags() == ["AX"]
         assert foreign.requests == []
+
+
+@needs_kamailio
+def test_a_proxy_is_not_left_out_when_its_name_does_not_resolve_yet(start: Start) -> None:
+    sbc = start(hosts=["127.7.2.1", "sip.nowhere.invalid"])
+    assert wait_for(lambda: sbc.flags() == ["AP", "AX"], 10)
 
 
 @needs_kamailio
