@@ -63,7 +63,7 @@ def read_kamailio(config: Config) -> Kamailio | Unread:
                 loaded_at=float(own.get("loaded", int(time.time()) - uptime)),
                 destinations=tuple(_destination(item, answers) for item in _targets(rpc)),
                 theirs=_theirs(theirs, config.fqdn),
-                established=_established(rpc),
+                established=_established(rpc, config.port),
             )
     except TimeoutError:
         return Unread(f"{config.rpc_socket} exists, but nothing answers there")
@@ -124,10 +124,12 @@ def _theirs(table: Table, fqdn: str) -> Theirs | None:
     )
 
 
-def _established(rpc: Rpc) -> frozenset[str] | Unread:
-    """The peers of completed handshakes. Of connections that Kamailio opened, `src` is the far end (seen on 6.0.1)."""
+def _established(rpc: Rpc, port: int) -> frozenset[str] | Unread:
+    """The peers to which Kamailio opened a connection and completed the handshake; `src` is always the far end."""
     try:
         connections = rpc.call("tls.list")
     except RpcError as error:
         return Unread(f"tls.list: {error}")
-    return frozenset(item["src_ip"] for item in connections if item["state"] == "established" and item["dst_port"] == 0)
+    return frozenset(
+        item["src_ip"] for item in connections if item["state"] == "established" and item["src_port"] == port
+    )

@@ -12,10 +12,16 @@ from sbc_probe.flags import meaning
 from sbc_probe.model import Destination, Evidence, Kamailio, Reach, Unread
 
 
-def _good(destination: Destination, kamailio: Kamailio) -> bool:
-    """The last word of this destination since the last start was a 2xx."""
+def _round_time(config: Config) -> float:
+    """How long (s) one round of OPTIONS takes at most, from one to the answer to the next."""
+    return config.options_interval + config.answer_timeout + SLACK
+
+
+def _good(config: Config, evidence: Evidence, kamailio: Kamailio, destination: Destination) -> bool:
+    """The last word of this destination is a 2xx since the last start, at most one round overdue."""
     answer = destination.answer
-    return answer is not None and answer.at >= kamailio.loaded_at and 200 <= answer.code < 300
+    oldest = max(kamailio.loaded_at, evidence.taken_at - 2 * _round_time(config))
+    return answer is not None and answer.at >= oldest and 200 <= answer.code < 300
 
 
 def _refused(destination: Destination, kamailio: Kamailio) -> bool:
@@ -26,10 +32,8 @@ def _refused(destination: Destination, kamailio: Kamailio) -> bool:
 def flaw_of(config: Config, evidence: Evidence, kamailio: Kamailio, destination: Destination) -> Finding | None:
     """What keeps this destination from being proven AP; the evidence is said of it, without its name."""
     now, flags, answer, sent_at = evidence.taken_at, destination.flags, destination.answer, destination.sent_at
-    good = _good(destination, kamailio)
-    # Until when one round of OPTIONS, sent at `begin`, has been answered or not.
-    answer_time = config.answer_timeout + SLACK
-    round_time = config.options_interval + answer_time
+    good = _good(config, evidence, kamailio, destination)
+    answer_time, round_time = config.answer_timeout + SLACK, _round_time(config)
     begin = sent_at if sent_at is not None else kamailio.loaded_at
     overdue = now > begin + answer_time
     answered = answer is not None and answer.at >= begin
@@ -49,13 +53,12 @@ def flaw_of(config: Config, evidence: Evidence, kamailio: Kamailio, destination:
 
     if found := _no_way(config, evidence, destination):
         return found
-    lately = good and answer is not None and now <= answer.at + 2 * round_time
-    if lately and flags == "AP":
+    if good and flags == "AP":
         return None
     if flags[:1] != "I":
-        if lately:
+        if good:
             return _pending(destination, begin + round_time, now)
-        if not good and now < kamailio.loaded_at + round_time:
+        if now < kamailio.loaded_at + round_time:
             return _pending(destination, kamailio.loaded_at + round_time, now)
         if not overdue:
             return _pending(destination, begin + answer_time, now)
@@ -196,14 +199,14 @@ def trunk_missing(config: Config, kamailio: Kamailio) -> Finding:
         f"-Fqdn {config.fqdn} -SipSignalingPort {config.port} -SendSipOptions $true -Enabled $true",
         tuple(destination.uri for destination in kamailio.destinations),
         seen_at=min(answered),
-        patience=config.options_interval + config.answer_timeout + SLACK,
+        patience=_round_time(config),
     )
 
 
 def their_options(config: Config, evidence: Evidence, kamailio: Kamailio) -> Iterator[Finding]:
     """Microsoft's own OPTIONS. They are due only once it has answered ours, so without a 2xx nothing is missed here."""
     theirs, now = kamailio.theirs, evidence.taken_at
-    answered = [d.answer.since for d in kamailio.destinations if d.answer and _good(d, kamailio)]
+    answered = [d.answer.since for d in kamailio.destinations if d.answer and _good(config, evidence, kamailio, d)]
     if not answered:
         return
     patience = 2 * config.microsoft_options_interval + SLACK

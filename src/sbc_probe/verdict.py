@@ -37,6 +37,7 @@ SWAP = frozenset(
         Cause.TLS_REFUSED,
         Cause.CERTIFICATE_NOT_LOADED,
         Cause.OPTIONS_UNANSWERED,
+        Cause.CONTACT_WRONG,
         Cause.DESTINATION_MISSING,
         Cause.DENIED,
     }

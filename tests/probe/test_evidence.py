@@ -1,0 +1,118 @@
+"""Kamailio's side of the evidence, from answers captured of 6.0.1: p1 answers 200, p2 answers 403, p3 is silent."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from conftest import KamailioRpc
+
+from sbc_probe.config import Config
+from sbc_probe.evidence import read_kamailio, unanswered
+from sbc_probe.model import Answer, Kamailio, Unread
+from sbc_probe.rpc import Rpc
+
+TAKEN = 1795419785.0
+
+
+def read(config: Config) -> Kamailio:
+    kamailio = read_kamailio(config)
+    assert isinstance(kamailio, Kamailio), kamailio
+    return kamailio
+
+
+def refused(config: Config) -> Unread:
+    kamailio = read_kamailio(config)
+    assert isinstance(kamailio, Unread)
+    return kamailio
+
+
+def test_destinations_carry_flags_latency_and_answers(rpc: KamailioRpc, config: Config) -> None:
+    good, forbidden, silent = read(config).destinations
+    assert (good.host, good.flags, good.latency_ms) == ("p1.example.net", "AP", 4.333333)
+    assert good.answer == Answer(1795419781, 200, "OK", since=1795419766)
+    assert forbidden.answer == Answer(1795419781, 403, "Forbidden", since=1795419766)
+    assert (silent.flags, silent.answer, silent.sent_at) == ("IP", None, 1795419781)
+
+
+def test_a_latency_that_was_never_measured_is_absent(rpc: KamailioRpc, config: Config) -> None:
+    assert read(config).destinations[2].latency_ms is None
+    rpc.table("sbc_answers", **{"p3.example.net:time": 5, "p3.example.net:code": 200})
+    assert read(config).destinations[2].latency_ms == 0
+
+
+def test_theirs_and_the_start_come_from_the_tables(rpc: KamailioRpc, config: Config) -> None:
+    kamailio = read(config)
+    assert kamailio.loaded_at == 1795419766
+    theirs = kamailio.theirs
+    assert theirs
+    assert (theirs.at, theirs.source, theirs.code) == (1795419781, "10.9.9.11", 200)
+    assert (theirs.peer, theirs.count) == ("p.example.net", 4)
+    rpc.table("sbc_theirs")
+    assert read(config).theirs is None
+
+
+def test_without_the_table_of_itself_the_uptime_tells_the_start(
+    rpc: KamailioRpc, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rpc.table("sbc_self")
+    monkeypatch.setattr("time.time", lambda: TAKEN + 0.5)
+    assert read(config).loaded_at == TAKEN - 19
+
+
+def test_only_connections_that_kamailio_opened_count_as_established(rpc: KamailioRpc, config: Config) -> None:
+    connection = {"src_ip": "52.112.7.7", "src_port": 40000, "state": "established"}
+    connecting = {"src_ip": "52.112.7.8", "src_port": 5061, "state": "tls_connect"}
+    rpc.answers["tls.list"]["result"] += [connection, connecting]
+    assert read(config).established == frozenset({"10.9.9.11", "10.9.9.12", "10.9.9.13"})
+    del rpc.answers["tls.list"]
+    assert isinstance(read(config).established, Unread)
+
+
+def test_only_proxies_that_owe_an_answer_are_visited(rpc: KamailioRpc, config: Config) -> None:
+    assert unanswered(read(config), TAKEN) == ["p3.example.net"]
+
+
+def test_no_destination_sets_is_an_answer(rpc: KamailioRpc, config: Config) -> None:
+    rpc.answers["dispatcher.list"] = {"error": {"code": 500, "message": "No Destination Sets"}}
+    assert read(config).destinations == ()
+
+
+def test_what_keeps_kamailio_from_being_read_is_told_apart(rpc: KamailioRpc, config: Config, tmp_path: Path) -> None:
+    del rpc.answers["htable.dump sbc_self"]
+    assert "Method Not Found" in refused(config).why
+    rpc.answers["core.uptime"] = {"result": "long"}
+    assert "form that is not known" in refused(config).why
+    rpc.socket.close()
+    rpc.path.unlink()
+    assert "No such file" in refused(config).why
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as abandoned:
+        abandoned.bind(config.rpc_socket)
+    assert "left behind" in refused(config).why
+
+
+def test_a_kamailio_that_hangs_is_not_waited_for(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sbc_probe.evidence.Rpc", lambda path: Rpc(path, timeout=0.1))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mute:
+        mute.bind(config.rpc_socket)
+        assert "nothing answers" in refused(config).why
+
+
+def test_a_socket_that_may_not_be_written_says_nothing_about_kamailio(rpc: KamailioRpc, config: Config) -> None:
+    rpc.path.chmod(0)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        assert refused(config).denied
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_an_answer_to_somebody_else_is_skipped(rpc: KamailioRpc, config: Config) -> None:
+    with Rpc(config.rpc_socket) as client, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
+        stranger.sendto(b'{"jsonrpc": "2.0", "id": -1, "result": {"uptime": 0}}', client._socket.getsockname())
+        assert client.call("core.uptime")["uptime"] == 19

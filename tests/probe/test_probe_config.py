@@ -1,0 +1,41 @@
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sbc_probe.config import Config, ConfigError
+
+
+def test_a_file_becomes_a_config(settings: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "probe.json"
+    file.write_text(json.dumps({**settings, "fqdn": "SBC.Example.com"}))
+    config = Config.load(file)
+    assert config.fqdn == "sbc.example.com"
+    assert config.port == 5061
+    assert config.listen_address == ("127.0.0.1", 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fqdm": "x"}, "unknown key fqdm"),
+        ({"proxies": None}, "NoneType"),
+        ({"signalling_networks": ["52.112.0.0/33"]}, "not a valid netmask"),
+        ({"address": "sbc.example.com"}, "sbc.example.com"),
+        ({"listen": "0.0.0.0:9061"}, "not a loopback address"),
+        ({"options_interval": "soon"}, "soon"),
+    ],
+)
+def test_a_mistake_is_named(settings: dict[str, Any], change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        Config.parse({**settings, **change})
+
+
+def test_a_missing_key_and_a_missing_file_are_named(settings: dict[str, Any], tmp_path: Path) -> None:
+    del settings["fqdn"]
+    with pytest.raises(ConfigError, match="missing key fqdn"):
+        Config.parse(settings)
+    with pytest.raises(ConfigError, match=r"nothing\.json"):
+        Config.load(tmp_path / "nothing.json")

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from test_verdict import CLOSED, CONFIG, GOOD, REFUSED, SILENT, evidence, kamailio, port, theirs
+
+from sbc_probe.model import Evidence, Unread
+from sbc_probe.report import as_json, as_text
+from sbc_probe.verdict import judge
+
+
+def report(found: Evidence) -> dict[str, object]:
+    """The JSON as another program gets it."""
+    decoded = json.loads(json.dumps(as_json(CONFIG, found, judge(CONFIG, found))))
+    assert isinstance(decoded, dict)
+    return decoded
+
+
+def text(found: Evidence, width: int = 100) -> str:
+    return as_text(CONFIG, found, judge(CONFIG, found), width)
+
+
+def test_the_json_of_a_proven_sbc() -> None:
+    found = report(evidence(kamailio=kamailio(theirs=theirs(ago=20.04))))
+    assert found["schema"] == 1
+    assert found["taken_at"] == "2027-01-15T08:00:00Z"
+    assert found["overall"] == {
+        "state": "proven",
+        "exit_code": 0,
+        "cause": None,
+        "evidence": None,
+        "next_step": None,
+    }
+    assert found["destinations"][0] == {  # type: ignore[index]
+        "uri": "sip:sip.pstnhub.microsoft.com:5061;transport=tls",
+        "host": "sip.pstnhub.microsoft.com",
+        "flags": "AP",
+        "flags_meaning": "active, probed: answers our OPTIONS",
+        "latency_ms": 12.0,
+        "answer_age_s": 10.0,
+        "answer_code": 200,
+        "answer_reason": "OK",
+        "verdict": "proven",
+        "cause": None,
+    }
+    assert found["certificate"] == {
+        "read_from": "wire",
+        "names": ["sbc.example.com"],
+        "key_type": "RSA",
+        "key_bits": 2048,
+        "not_before": "2027-01-14T08:00:00Z",
+        "not_after": "2027-04-14T08:00:00Z",
+        "days_left": 89.0,
+        "issuer": "CN=YR1,O=Let's Encrypt,C=US",
+        "server_auth": True,
+        "client_auth": False,
+        "same_on_disk": True,
+        "chain_trusted": True,
+    }
+    assert found["theirs"] == {
+        "age_s": 20.0,
+        "source": "52.112.0.1",
+        "peer": None,
+        "agent": "Microsoft.PSTNHub.SIPProxy v.2026",
+        "code": 200,
+        "count": 7,
+    }
+    assert found["findings"] == found["remarks"] == []
+
+
+def test_the_json_of_a_failure_names_cause_evidence_and_next_step() -> None:
+    found = report(evidence(kamailio=kamailio(sip2=REFUSED)))
+    overall, findings = found["overall"], found["findings"]
+    assert isinstance(overall, dict)
+    assert isinstance(findings, list)
+    assert (overall["state"], overall["exit_code"], overall["cause"]) == ("failed", 1, "proxy_forbids")
+    assert findings[0]["evidence"] == overall["evidence"]
+    assert findings[0]["next_step"] == overall["next_step"]
+    assert findings[0]["destinations"] == ["sip:sip2.pstnhub.microsoft.com:5061;transport=tls"]
+
+
+def test_what_could_not_be_read_is_null_and_never_zero() -> None:
+    found = report(evidence(kamailio=Unread("no socket"), port=CLOSED, on_disk=Unread("no file")))
+    assert found["destinations"] == []
+    assert found["certificate"] is None
+    assert found["theirs"] is None
+    never = {**SILENT, "answer": None}
+    silent = kamailio(sip2=never)
+    silent = replace(silent, destinations=tuple(replace(item, latency_ms=None) for item in silent.destinations))
+    item = report(evidence(kamailio=silent))["destinations"][1]  # type: ignore[index]
+    assert (item["latency_ms"], item["answer_age_s"], item["answer_code"]) == (None, None, None)
+    on_disk_only = report(evidence(kamailio=Unread("no socket"), port=CLOSED))["certificate"]
+    assert isinstance(on_disk_only, dict)
+    assert on_disk_only["read_from"] == "disk"
+    assert (on_disk_only["same_on_disk"], on_disk_only["chain_trusted"]) == (None, None)
+
+
+def test_the_table_of_a_proven_sbc() -> None:
+    lines = text(evidence()).splitlines()
+    assert lines[0] == "PROVEN  acme: sbc.example.com (203.0.113.10), cloud commercial"
+    assert lines[2].split() == ["destination", "flags", "round", "trip", "last", "answer", "verdict"]
+    assert lines[3].split() == ["sip.pstnhub.microsoft.com", "AP", "12", "ms", "200", "10", "s", "ago", "proven"]
+    assert "AP: active, probed: answers our OPTIONS" in lines
+    assert "89 days left, RSA 2048, sbc.example.com, the same on the wire and on disk, chain trusted" in lines[-2]
+    assert lines[-1].startswith("Microsoft's OPTIONS  20 s ago from 52.112.0.1, answered 200")
+
+
+def test_the_table_of_a_failure_keeps_to_the_width() -> None:
+    lines = text(evidence(kamailio=kamailio(sip2=SILENT, theirs=None)), 80).splitlines()
+    assert lines[0].startswith("NOT PROVEN")
+    cause = lines.index("cause: proxy_silent")
+    assert lines[cause + 1].startswith("  evidence   sip2.pstnhub.microsoft.com: does not answer")
+    assert "also: theirs_missing" in lines[cause:]
+    assert all(len(line) <= 80 for line in lines[cause:])
+
+
+def test_the_table_says_what_is_not_known() -> None:
+    nothing = text(evidence(kamailio=Unread("no socket"), port=CLOSED, on_disk=Unread("none.pem: No such file")))
+    assert "none: none.pem: No such file" in nothing
+    assert "Microsoft's OPTIONS  not known" in nothing
+    other = text(evidence(on_disk=replace(GOOD, fingerprint="f" * 64), port=port(chain_error="no issuer")))
+    assert "ANOTHER on disk, chain NOT trusted" in other
+    assert "NOT YET KNOWN" in text(evidence(on_disk=Unread("Permission denied", denied=True)))

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sbc_probe.resolver import lookup, nameservers
+
+
+def record(kind: int, data: bytes) -> bytes:
+    """A resource record whose name points back to the question."""
+    return b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, 60, len(data)) + data
+
+
+@pytest.fixture
+def name_server() -> Iterator[Callable[..., int]]:
+    """Start a name server that answers every question with these records and this rcode; gives its port."""
+    sockets = []
+
+    def start(*records: bytes, rcode: int = 0) -> int:
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        server.bind(("127.0.0.1", 0))
+        sockets.append(server)
+
+        def serve() -> None:
+            while True:
+                try:
+                    query, sender = server.recvfrom(512)
+                    stray = struct.pack(">HHHHHH", query[0] ^ 0xFF, 0x8180, 0, 0, 0, 0)
+                    head = query[:2] + struct.pack(">HHHHH", 0x8180 | rcode, 1, len(records), 0, 0)
+                    server.sendto(stray, sender)
+                    server.sendto(head + query[12:] + b"".join(records), sender)
+                except OSError:
+                    return
+
+        threading.Thread(target=serve, daemon=True).start()
+        return int(server.getsockname()[1])
+
+    yield start
+    for server in sockets:
+        server.close()
+
+
+def test_addresses_at_the_end_of_an_alias_are_found(name_server: Callable[..., int]) -> None:
+    alias = record(5, b"\x03sip\x04test\0")
+    port = name_server(alias, record(1, bytes([10, 0, 0, 2])), record(1, bytes([10, 0, 0, 1])))
+    assert lookup("sip.example.com", ["127.0.0.1"], port=port).addresses == ("10.0.0.1", "10.0.0.2")
+
+
+@pytest.mark.parametrize(
+    ("rcode", "error", "negative"), [(3, "NXDOMAIN", True), (0, "no A record", True), (2, "SERVFAIL", False)]
+)
+def test_why_there_is_no_address(name_server: Callable[..., int], rcode: int, error: str, negative: bool) -> None:
+    found = lookup("sbc.example.com", ["127.0.0.1"], port=name_server(rcode=rcode))
+    assert error in str(found.error)
+    assert (found.addresses, found.negative) == ((), negative)
+
+
+def test_a_silent_name_server_is_named() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        found = lookup("sbc.example.com", ["127.0.0.1"], timeout=0.05, port=silent.getsockname()[1])
+    assert found.error == "name server 127.0.0.1 does not answer"
+    assert not found.negative
+
+
+def test_junk_is_no_answer() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+
+        def answer() -> None:
+            for _ in range(2):
+                query, sender = server.recvfrom(512)
+                server.sendto(query[:2] + struct.pack(">HHHHH", 0x8180, 1, 9, 0, 0) + b"\x3f", sender)
+
+        threading.Thread(target=answer, daemon=True).start()
+        found = lookup("sbc.example.com", ["127.0.0.1"], timeout=1, port=server.getsockname()[1])
+    assert not found.addresses
+    assert found.error
+
+
+def test_the_upstream_servers_come_before_the_stub(tmp_path: Path) -> None:
+    upstream, stub = tmp_path / "upstream", tmp_path / "stub"
+    stub.write_text("nameserver 127.0.0.53\noptions edns0\n")
+    assert nameservers([upstream, stub]) == ["127.0.0.53"]
+    upstream.write_text("# by hand\nnameserver 198.51.100.53\nnameserver 198.51.100.54\n")
+    assert nameservers([upstream, stub]) == ["198.51.100.53", "198.51.100.54"]
+    assert lookup("sbc.example.com", []).error == "no name server is configured"
