@@ -50,7 +50,8 @@ class VerdictCollector(Collector):
         )
         for host, item in by_host.items():
             destination = item.destination
-            flags.add_metric([host, destination.flags], 1)
+            if destination.flags:
+                flags.add_metric([host, destination.flags], 1)
             if destination.latency_ms is not None:
                 latency.add_metric([host], destination.latency_ms / 1000)
             if destination.answer:

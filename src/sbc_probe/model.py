@@ -34,7 +34,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """One dispatcher record. `sent_at` is our last OPTIONS; `latency_ms` (whole ms) counts refusals as answers."""
+    """One dispatcher record; empty flags: a proxy that is not among the records.
+
+    `sent_at` is our last OPTIONS; `latency_ms` counts refusals as answers.
+    """
 
     uri: str
     host: str

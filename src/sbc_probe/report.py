@@ -10,7 +10,7 @@ Fields may be added without a new version.
     overall       state ("proven", "failed", "unknown", "waiting"), exit_code (0, 1, 2, 3), cause, evidence, next_step;
                   the last three are null when proven
     destinations  one each: uri, host, flags, flags_meaning, latency_ms, answer_age_s, answer_code, answer_reason,
-                  verdict (a state), cause (null when proven); empty when Kamailio says nothing
+                  verdict (a state), cause (null when proven); flags are null where Kamailio has none
     certificate   read_from ("wire", or "disk" when the port shows none), names, key_type, key_bits, not_before,
                   not_after, days_left, issuer, server_auth, client_auth, same_on_disk, chain_trusted; null when there
                   is none
@@ -95,7 +95,7 @@ def _destination(item: DestinationVerdict) -> dict[str, Any]:
     return {
         "uri": destination.uri,
         "host": destination.host,
-        "flags": destination.flags,
+        "flags": destination.flags or None,
         "flags_meaning": item.flags_meaning,
         "latency_ms": destination.latency_ms,
         "answer_age_s": _seconds(item.answer_age),
@@ -185,7 +185,7 @@ def _table(verdict: Verdict) -> Iterator[str]:
         rows.append(
             (
                 destination.host,
-                destination.flags,
+                destination.flags or "-",
                 "-" if latency is None else "<1 ms" if latency < 1 else f"{latency:.0f} ms",
                 f"{answer.code} {_age(item.answer_age)} ago" if answer else "none",
                 item.state,
@@ -196,7 +196,9 @@ def _table(verdict: Verdict) -> Iterator[str]:
     for row in rows:
         yield "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
     yield ""
-    for flags, words in sorted({(item.destination.flags, item.flags_meaning) for item in verdict.destinations}):
+    for flags, words in sorted(
+        {(d.destination.flags, d.flags_meaning) for d in verdict.destinations if d.flags_meaning}
+    ):
         yield f"{flags}: {words}"
 
 

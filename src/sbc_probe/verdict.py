@@ -44,12 +44,16 @@ SWAP = frozenset(
 )
 
 
+# Why nothing is known of any destination.
+UNREAD = frozenset({Cause.KAMAILIO_DOWN, Cause.KAMAILIO_RPC, Cause.DENIED})
+
+
 @dataclass(frozen=True, slots=True)
 class DestinationVerdict:
     """One destination: `finding` is None when it is proven AP."""
 
     destination: Destination
-    flags_meaning: str
+    flags_meaning: str | None
     answer_age: float | None
     finding: Finding | None
 
@@ -79,12 +83,14 @@ class Verdict:
 def judge(config: Config, evidence: Evidence) -> Verdict:
     """Is every destination proven AP, and if not, why?"""
     ours = list(our_side(config, evidence))
-    if not isinstance(kamailio := evidence.kamailio, Kamailio):
-        return _verdict(ours)
+    kamailio = evidence.kamailio
+    if not isinstance(kamailio, Kamailio):
+        unread = next(finding for finding in ours if finding.cause in UNREAD)
+        return _verdict(ours, tuple(_absent(config, host, unread) for host in config.proxies))
     trunk = None
     if all(finding.cause in REMARKS for finding in ours) and knows_no_trunk(kamailio):
         trunk = trunk_missing(config, kamailio)
-    destinations = tuple(
+    loaded = tuple(
         DestinationVerdict(
             destination=destination,
             flags_meaning=meaning(destination.flags),
@@ -93,8 +99,16 @@ def judge(config: Config, evidence: Evidence) -> Verdict:
         )
         for destination in kamailio.destinations
     )
-    flaws = [trunk] if trunk else _merged(destinations)
-    return _verdict([*ours, *flaws, *their_options(config, evidence, kamailio)], destinations)
+    hosts = {item.destination.host for item in loaded}
+    missing = [
+        _absent(config, host, finding)
+        for finding in ours
+        if finding.cause is Cause.DESTINATION_MISSING
+        for host in config.proxies
+        if host not in hosts
+    ]
+    flaws = [trunk] if trunk else _merged(loaded)
+    return _verdict([*ours, *flaws, *their_options(config, evidence, kamailio)], (*loaded, *missing))
 
 
 def judge_swap(config: Config, evidence: Evidence) -> Verdict:
@@ -110,6 +124,12 @@ def _verdict(findings: list[Finding], destinations: tuple[DestinationVerdict, ..
     grave = tuple(finding for finding in ranked if finding.cause not in REMARKS)
     remarks = tuple(finding for finding in ranked if finding.cause in REMARKS)
     return Verdict(grave[0].state if grave else State.PROVEN, grave, remarks, destinations)
+
+
+def _absent(config: Config, host: str, finding: Finding) -> DestinationVerdict:
+    """A proxy of which Kamailio says nothing, so that a reader finds every proxy in the report."""
+    destination = Destination(f"sip:{host}:{config.port};transport=tls", host, "", None, None, None)
+    return DestinationVerdict(destination, None, None, finding)
 
 
 def _merged(destinations: Iterable[DestinationVerdict]) -> Iterator[Finding]:

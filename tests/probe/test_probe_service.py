@@ -103,7 +103,7 @@ def test_metrics_of_what_could_not_be_read_are_absent(running: Running) -> None:
     assert ("sbc_destination_answer_timestamp_seconds", "200", "sip2.pstnhub.microsoft.com") not in samples
     samples = running.samples(evidence(kamailio=Unread("no socket"), port=CLOSED, on_disk=Unread("no file")))
     names = {name for name, *_ in samples}
-    assert names == {"sbc_evidence_timestamp_seconds", "sbc_state", "sbc_finding"}
+    assert names == {"sbc_evidence_timestamp_seconds", "sbc_state", "sbc_finding", "sbc_destination_state"}
 
 
 def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

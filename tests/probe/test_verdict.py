@@ -215,6 +215,21 @@ def test_a_microsoft_that_is_down_never_fails_a_swap() -> None:
     assert verdict.exit_code == 0
 
 
+def test_every_configured_proxy_is_in_the_report() -> None:
+    partly = evidence(kamailio=kamailio(destinations=kamailio().destinations[:2]))
+    down = evidence(kamailio=Unread("no socket"), port=CLOSED)
+    denied = evidence(kamailio=Unread("Permission denied", denied=True))
+    for found, states in (
+        (partly, [State.PROVEN, State.PROVEN, State.FAILED]),
+        (down, [State.FAILED] * 3),
+        (denied, [State.UNKNOWN] * 3),
+    ):
+        verdict = judge(CONFIG, found)
+        assert tuple(item.destination.host for item in verdict.destinations) == PROXIES
+        assert [item.state for item in verdict.destinations] == states
+    assert verdict.destinations[0].flags_meaning is None
+
+
 def test_what_may_not_be_read_is_unknown() -> None:
     for found in (
         evidence(kamailio=Unread("/run/kamailio/rpc.sock: Permission denied", denied=True)),
