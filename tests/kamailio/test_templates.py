@@ -253,6 +253,7 @@ def test_every_proxy_is_asked_at_the_start_and_proven(start: Start) -> None:
         assert f"\r\nContact: <sip:{FQDN}:5061;transport=tls>" in request
         assert f"\r\nVia: SIP/2.0/TLS {FQDN}:5061;" in request
         assert f"\r\nFrom: <sip:{FQDN}>;" in request
+        assert "\r\nUser-Agent: teams-sbc" in request
 
 
 @needs_kamailio
@@ -328,6 +329,7 @@ def test_microsoft_is_answered_and_its_options_are_kept_as_evidence(start: Start
     sbc = start()
     answer = sbc.ask(source=PROXIES[1])
     assert answer.startswith("SIP/2.0 200 ")
+    assert "kamailio" not in answer.lower()
     assert f"\r\nContact: <sip:{FQDN}:5061;transport=tls>\r\n" in answer
     (allow,) = (line for line in answer.split("\r\n") if line.startswith("Allow:"))
     assert "INVITE" in allow
