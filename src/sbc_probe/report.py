@@ -195,11 +195,11 @@ def _table(verdict: Verdict) -> Iterator[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
-    yield ""
-    for flags, words in sorted(
-        {(d.destination.flags, d.flags_meaning) for d in verdict.destinations if d.flags_meaning}
-    ):
-        yield f"{flags}: {words}"
+    words = {item.destination.flags: item.flags_meaning for item in verdict.destinations if item.flags_meaning}
+    if words:
+        yield ""
+    for flags in sorted(words):
+        yield f"{flags}: {words[flags]}"
 
 
 def _age(seconds: float | None) -> str:
