@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from conftest import KamailioRpc
+from miniature import KamailioRpc
 
 from sbc_probe.config import Config
 from sbc_probe.evidence import read_kamailio, unanswered

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FQDN, Authority, KamailioRpc, SipPort
+from miniature import FQDN, Authority, KamailioRpc, SipPort
 
 import sbc_probe
 from sbc_probe import cli

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from test_verdict import CLOSED, CONFIG, GOOD, REFUSED, SILENT, evidence, kamailio, port, theirs
+from by_hand import CLOSED, CONFIG, GOOD, REFUSED, SILENT, evidence, kamailio, port, theirs
 
 from sbc_probe.model import Evidence, Unread
 from sbc_probe.report import as_json, as_text

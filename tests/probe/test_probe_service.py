@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from by_hand import CLOSED, CONFIG, NOW, SILENT, evidence, kamailio
 from prometheus_client.parser import text_string_to_metric_families
-from test_verdict import CLOSED, CONFIG, NOW, SILENT, evidence, kamailio
 
 from sbc_probe import service
 from sbc_probe.model import Evidence, Unread

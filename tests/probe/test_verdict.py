@@ -7,119 +7,30 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
-
-from sbc_probe.config import Config
-from sbc_probe.findings import Cause, ExitCode, State
-from sbc_probe.model import (
-    Answer,
-    Certificate,
-    Destination,
-    Evidence,
-    Kamailio,
-    Lookup,
-    OptionsReply,
-    Port,
-    Reach,
-    Theirs,
-    Unread,
+from by_hand import (
+    ADDRESSES,
+    CLOSED,
+    CONFIG,
+    FQDN,
+    GOOD,
+    NOW,
+    PROXIES,
+    REFUSED,
+    SILENT,
+    answered,
+    destination,
+    evidence,
+    kamailio,
+    port,
+    reach,
+    theirs,
+    with_certificate,
 )
+
+from sbc_probe.findings import Cause, ExitCode, State
+from sbc_probe.model import Evidence, Lookup, OptionsReply, Reach, Unread
 from sbc_probe.ours import covers
 from sbc_probe.verdict import Verdict, judge, judge_swap
-
-NOW = 1_800_000_000.0
-DAY = 86400.0
-FQDN = "sbc.example.com"
-PROXIES = ("sip.pstnhub.microsoft.com", "sip2.pstnhub.microsoft.com", "sip3.pstnhub.microsoft.com")
-ADDRESSES = {host: f"52.112.0.{number}" for number, host in enumerate(PROXIES, 1)}
-CONFIG = Config.parse(
-    {
-        "customer": "acme",
-        "fqdn": FQDN,
-        "address": "203.0.113.10",
-        "proxies": list(PROXIES),
-        "signalling_networks": ["52.112.0.0/14", "52.122.0.0/15"],
-    }
-)
-GOOD = Certificate(
-    names=(FQDN,),
-    key_type="RSA",
-    key_bits=2048,
-    not_before=NOW - DAY,
-    not_after=NOW + 89 * DAY,
-    issuer="CN=YR1,O=Let's Encrypt,C=US",
-    server_auth=True,
-    client_auth=False,
-    fingerprint="0123456789abcdef" * 4,
-)
-
-
-def answered(code: int = 200, reason: str = "OK", ago: float = 10, since: float = 3600) -> Answer:
-    return Answer(NOW - ago, code, reason, NOW - max(ago, since))
-
-
-def destination(host: str, flags: str = "AP", answer: Answer | None = None, sent_ago: float | None = 10) -> Destination:
-    sent_at = None if sent_ago is None else NOW - sent_ago
-    return Destination(f"sip:{host}:5061;transport=tls", host, flags, 12.0, sent_at, answer)
-
-
-def theirs(ago: float = 20, source: str = "52.112.0.1", code: int | None = 200) -> Theirs:
-    return Theirs(NOW - ago, source, None, code, "Microsoft.PSTNHub.SIPProxy v.2026", 7)
-
-
-def kamailio(**changes: Any) -> Kamailio:
-    """A Kamailio that started an hour ago; `changes` are fields, or a destination's host without its domain."""
-    destinations = {host: destination(host, answer=answered()) for host in PROXIES}
-    for host in PROXIES:
-        if change := changes.pop(host.partition(".")[0], None):
-            destinations[host] = destination(host, **change)
-    fields: dict[str, Any] = {
-        "loaded_at": NOW - 3600,
-        "destinations": tuple(destinations.values()),
-        "theirs": theirs(),
-        "established": frozenset(ADDRESSES.values()),
-    }
-    return Kamailio(**{**fields, **changes})
-
-
-def port(**changes: Any) -> Port:
-    fields: dict[str, Any] = {
-        "tcp": "open",
-        "certificate": GOOD,
-        "rsa_suites": True,
-        "chain_error": None,
-        "options": OptionsReply(200, "OK", f"<sip:{FQDN}:5061;transport=tls>"),
-    }
-    return Port(**{**fields, **changes})
-
-
-CLOSED = port(tcp="refused", certificate=Unread("TCP"), rsa_suites=False, options=Unread("TCP"))
-
-
-def evidence(**changes: Any) -> Evidence:
-    fields: dict[str, Any] = {
-        "taken_at": NOW,
-        "kamailio": kamailio(),
-        "port": port(),
-        "on_disk": GOOD,
-        "fqdn": Lookup(("203.0.113.10",)),
-        "reach": {},
-    }
-    return Evidence(**{**fields, **changes})
-
-
-def with_certificate(**changes: Any) -> Evidence:
-    certificate = replace(GOOD, **changes)
-    return evidence(port=port(certificate=certificate), on_disk=certificate)
-
-
-def reach(host: str = PROXIES[1], **changes: Any) -> dict[str, Reach]:
-    fields: dict[str, Any] = {"lookup": Lookup((ADDRESSES[host],)), "tcp": "open", "tls": "alert"}
-    return {host: Reach(**{**fields, **changes})}
-
-
-# The second proxy does not answer any more: no answer to the OPTIONS of 20 s ago.
-SILENT = {"flags": "IP", "answer": answered(ago=200), "sent_ago": 20}
-REFUSED = {"flags": "IP", "answer": answered(403, "Forbidden")}
 
 
 def primary(verdict: Verdict) -> Cause | None:

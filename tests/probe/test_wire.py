@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import FQDN, Authority, SipPort
+from miniature import FQDN, Authority, SipPort
 
 from sbc_probe import wire
 from sbc_probe.certificate import from_file

@@ -1,0 +1,158 @@
+"""An SBC in miniature: Kamailio's RPC socket with captured answers, a TLS port that answers OPTIONS, certificates."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import threading
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+FQDN = "sbc.example.com"
+CAPTURED = Path(__file__).with_name("captured.json")
+
+
+class Authority:
+    """A certification authority in a directory; issued files are NAME.pem and NAME.key."""
+
+    def __init__(self, directory: Path, name: str = "root") -> None:
+        self.directory = directory
+        self.key = rsa.generate_private_key(65537, 2048)
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Test {name}")])
+        self.certificate = self._sign(self.name, self.key, None, x509.BasicConstraints(True, None), 0, 30)
+        self.roots = directory / f"{name}.pem"
+        self.roots.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, file: str, *names: str, ecdsa: bool = False, begins: float = -1, ends: float = 30) -> Path:
+        """Issue a serverAuth-only certificate for `names`; `begins` and `ends` in days from now."""
+        key = ec.generate_private_key(ec.SECP256R1()) if ecdsa else rsa.generate_private_key(65537, 2048)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+        leaf = self._sign(subject, key, list(names), usage, begins, ends)
+        path = self.directory / f"{file}.pem"
+        path.write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
+        path.with_suffix(".key").write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return path
+
+    def _sign(
+        self,
+        subject: x509.Name,
+        key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey,
+        names: list[str] | None,
+        extension: x509.ExtensionType,
+        begins: float,
+        ends: float,
+    ) -> x509.Certificate:
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now + timedelta(days=begins))
+            .not_valid_after(now + timedelta(days=ends))
+            .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+        )
+        if names:
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False
+            )
+        return builder.sign(self.key, hashes.SHA256())
+
+
+class SipPort:
+    """A TLS port that answers each request with `answer` (None: silence); without a certificate it hangs up at once."""
+
+    def __init__(self, address: str, port: int, certificate: Path | None) -> None:
+        self.answer: str | None = (
+            f"SIP/2.0 200 OK\r\nContact: <sip:{FQDN}:5061;transport=tls>\r\nContent-Length: 0\r\n\r\n"
+        )
+        self.requests: list[str] = []
+        self.context: ssl.SSLContext | None = None
+        if certificate:
+            self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+        self.socket = socket.create_server((address, port))
+        self.port: int = self.socket.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def demand_client_certificate(self, roots: Path) -> None:
+        assert self.context
+        self.context.maximum_version = ssl.TLSVersion.TLSv1_2
+        self.context.verify_mode = ssl.CERT_REQUIRED
+        self.context.load_verify_locations(roots)
+
+    def close(self) -> None:
+        # Wakes the thread in accept(), which keeps the port open otherwise; a second close finds nothing to do.
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self.socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client:
+            if self.context is None:
+                return
+            try:
+                with self.context.wrap_socket(client, server_side=True) as tls:
+                    while data := tls.recv(65536):
+                        self.requests.append(data.decode())
+                        if self.answer is not None:
+                            tls.sendall(self.answer.encode())
+            except OSError:
+                return
+
+
+class KamailioRpc:
+    """Kamailio's datagram RPC with answers from a dict `{"method param": {"result": ...} or {"error": ...}}`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.answers: dict[str, dict[str, Any]] = json.loads(CAPTURED.read_text())
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(path))
+        # Like Kamailio's, answers leave from another socket than the one that requests come to.
+        self.out = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def table(self, name: str, **values: Any) -> None:
+        """Let htable.dump of `name` answer these values."""
+        slots = [{"name": key, "value": value, "type": "str"} for key, value in values.items()]
+        self.answers[f"htable.dump {name}"] = {"result": [{"entry": 0, "size": len(slots), "slot": slots}]}
+
+    def close(self) -> None:
+        self.socket.close()
+        self.out.close()
+        self.path.unlink(missing_ok=True)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                data, sender = self.socket.recvfrom(65536)
+                request = json.loads(data)
+                name = " ".join([request["method"], *request["params"]])
+                missing = {"error": {"code": 500, "message": "Method Not Found"}}
+                answer = {"jsonrpc": "2.0", "id": request["id"], **self.answers.get(name, missing)}
+                self.out.sendto(json.dumps(answer).encode(), sender)
+            except OSError:
+                return
