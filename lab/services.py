@@ -117,8 +117,10 @@ class Services:
 
 
 def _publish(path: Path, text: str) -> None:
-    path.write_text(text)
-    path.chmod(0o644)
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.chmod(0o644)
+    new.replace(path)
 
 
 def _pebble(leaf: ca.Files) -> list[str]:

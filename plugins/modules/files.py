@@ -100,8 +100,8 @@ import base64
 import contextlib
 import fnmatch
 import glob
-import hashlib
 import grp
+import hashlib
 import os
 import pwd
 import stat
@@ -111,7 +111,6 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-
 
 DUE = Path("/var/lib/teams-sbc/due")
 

@@ -1,0 +1,119 @@
+"""What the end-to-end tests do to the lab and to the product: the same commands as a person, and the lab's control."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.__main__ import control
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+CUSTOMER, FQDN = "contoso", "contoso.voip.test"
+API = "http://127.0.0.1:18080/v2"
+PROXIES = ("sip.pstnhub.microsoft.com", "sip2.pstnhub.microsoft.com", "sip3.pstnhub.microsoft.com")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A command that has ended."""
+
+    code: int
+    text: str
+
+    @property
+    def recap(self) -> dict[str, int]:
+        """The customer's counts at the end of a playbook: ok, changed, failed and so on."""
+        found = re.findall(rf"^{CUSTOMER}\s+: (.*)$", self.text, flags=re.MULTILINE)
+        return {
+            key: sum(int(v) for line in found for k, v in re.findall(r"(\w+)=(\d+)", line) if k == key)
+            for key in ("ok", "changed", "failed", "unreachable")
+        }
+
+
+def run(*argv: str, env: dict[str, str] | None = None, timeout: float = 600) -> Run:
+    """Run a command in the project's root, as a user would, with colours off."""
+    environment = {**os.environ, "NO_COLOR": "1", "PATH": f"{BIN}:{os.environ['PATH']}", **(env or {})}
+    done = subprocess.run(
+        argv,
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        timeout=timeout,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    return Run(done.returncode, done.stdout)
+
+
+def lab(*arguments: str) -> Run:
+    """The lab's own command line."""
+    done = run(sys.executable, "-m", "lab", *arguments)
+    assert done.code == 0, done.text
+    return done
+
+
+def playbook(name: str, *arguments: str, env: dict[str, str] | None = None) -> Run:
+    """ansible-playbook with the default inventory."""
+    return run("ansible-playbook", name, *arguments, env=env)
+
+
+def verify() -> Run:
+    return playbook("playbooks/verify.yml")
+
+
+def droplet(command: str) -> Run:
+    """A command on the customer's droplet, over SSH with its host key verified."""
+    return run(sys.executable, "-m", "lab", "ssh", CUSTOMER, command)
+
+
+def check() -> dict[str, Any]:
+    """The probe's report now."""
+    report: dict[str, Any] = json.loads(droplet("sbc-probe check --json").text)
+    return report
+
+
+def fault(proxy: str, kind: str) -> None:
+    """Give one of Microsoft's proxies a fault, or none."""
+    control("POST", f"microsoft/proxies/{proxy}/fault", {"kind": kind})
+
+
+def trunk(exists: bool) -> None:
+    """Make or remove the customer's trunk at Microsoft."""
+    if exists:
+        control("PUT", f"microsoft/trunks/{FQDN}", {"enabled": True})
+    else:
+        control("DELETE", f"microsoft/trunks/{FQDN}")
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    """Wait for something that must come true. Raises AssertionError when it has not after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(1)
+
+
+def api(method: str, path: str, body: Any = None) -> Any:
+    """One request to the lab's DigitalOcean, past the product."""
+    import urllib.request
+
+    request = urllib.request.Request(
+        f"{API}/{path}",
+        method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Authorization": "Bearer lab", "Content-Type": "application/json"},
+    )
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as response:
+        text = response.read()
+    return json.loads(text) if text else None
