@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import time
@@ -36,9 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evidence, verdict = _check(config, options.ours, options.wait)
     scope = "ours" if options.ours else "all"
     if options.json:
-        print(json.dumps(report.as_json(config, evidence, verdict, scope), indent=2))
+        text = json.dumps(report.as_json(config, evidence, verdict, scope), indent=2)
     else:
-        print(report.as_text(config, evidence, verdict, shutil.get_terminal_size((110, 24)).columns))
+        text = report.as_text(config, evidence, verdict, shutil.get_terminal_size((110, 24)).columns)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # The reader, such as head, has seen enough; Python would complain again at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return verdict.exit_code
 
 

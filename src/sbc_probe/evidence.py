@@ -26,7 +26,7 @@ def collect(config: Config) -> Evidence:
         on_disk = pool.submit(certificate.from_file, config.certificate)
         reaches = {}
         if isinstance(said := kamailio.result(), Kamailio):
-            for host in unanswered(said, time.time()):
+            for host in to_visit(said, time.time()):
                 reaches[host] = pool.submit(_reach, host, config)
         return Evidence(
             kamailio=said,
@@ -38,13 +38,17 @@ def collect(config: Config) -> Evidence:
         )
 
 
-def unanswered(kamailio: Kamailio, now: float) -> list[str]:
-    """The proxies that owe an answer: only these are worth a connection of our own."""
+def to_visit(kamailio: Kamailio, now: float) -> list[str]:
+    """The proxies that owe an answer, or that Kamailio holds inactive for no refusal: only these are worth a visit.
+
+    A destination whose name has no address is never sent anything, so an old `sent_at` says nothing good of it.
+    """
     hosts = []
     for destination in kamailio.destinations:
-        sent_at = destination.sent_at or 0.0
-        owes = sent_at > (destination.answer.at if destination.answer else 0.0)
-        if owes and (destination.flags[:1] in "TI" or now > sent_at + PROMPT):
+        answer, sent_at = destination.answer, destination.sent_at or kamailio.loaded_at
+        owes = answer is None or answer.at < sent_at
+        refuses = answer is not None and answer.code >= 300 and not owes
+        if (owes and now > sent_at + PROMPT) or (destination.flags[:1] in "TI" and not refuses):
             hosts.append(destination.host)
     return hosts
 

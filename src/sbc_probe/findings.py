@@ -9,8 +9,8 @@ from enum import IntEnum, StrEnum
 
 # Timestamps from Kamailio are whole seconds, and a ping timer may be late by one of its ticks.
 SLACK = 3.0
-# How long our own side may take to come right, e.g. after a restart, before it is called wrong for good.
-OUR_PATIENCE = 5.0
+# How long what is read directly may take to come right, e.g. after a restart, before it is called wrong for good.
+PATIENCE = 5.0
 
 
 class State(StrEnum):
@@ -95,7 +95,7 @@ class Finding:
     destinations: tuple[str, ...] = ()
     due: float | None = None
     seen_at: float = -math.inf
-    patience: float = OUR_PATIENCE
+    patience: float = PATIENCE
 
     @property
     def state(self) -> State:

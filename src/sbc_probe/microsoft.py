@@ -42,6 +42,8 @@ def flaw_of(config: Config, evidence: Evidence, kamailio: Kamailio, destination:
         return _disabled(destination)
     if _refused(destination, kamailio) and (answered or not overdue):
         return _refusal(destination, round_time)
+    if found := _no_way(config, evidence, destination):
+        return found
     if now > begin + 2 * round_time:
         return _pings_stopped(config, destination, now - begin)
     if answered:
@@ -51,8 +53,6 @@ def flaw_of(config: Config, evidence: Evidence, kamailio: Kamailio, destination:
             return _not_active(destination, round_time)
         return _pending(destination, begin + round_time, now)
 
-    if found := _no_way(config, evidence, destination):
-        return found
     if good and flags == "AP":
         return None
     if flags[:1] != "I":
@@ -148,7 +148,7 @@ def _no_way(config: Config, evidence: Evidence, destination: Destination) -> Fin
             step = "Microsoft drops TLS from addresses whose certificate it does not accept; else: its service health."
         case _:
             return None
-    return Finding(cause, said, step, (destination.uri,), seen_at=evidence.taken_at)
+    return Finding(cause, said, step, (destination.uri,))
 
 
 def _silence(

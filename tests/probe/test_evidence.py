@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from miniature import KamailioRpc
 
 from sbc_probe.config import Config
-from sbc_probe.evidence import read_kamailio, unanswered
+from sbc_probe.evidence import read_kamailio, to_visit
 from sbc_probe.model import Answer, Kamailio, Unread
 from sbc_probe.rpc import Rpc
 
@@ -71,8 +72,21 @@ def test_only_connections_that_kamailio_opened_count_as_established(rpc: Kamaili
     assert isinstance(read(config).established, Unread)
 
 
-def test_only_proxies_that_owe_an_answer_are_visited(rpc: KamailioRpc, config: Config) -> None:
-    assert unanswered(read(config), TAKEN) == ["p3.example.net"]
+def test_only_a_proxy_that_owes_an_answer_is_visited(rpc: KamailioRpc, config: Config) -> None:
+    kamailio = read(config)
+    assert to_visit(kamailio, TAKEN) == ["p3.example.net"]
+    good, forbidden, silent = kamailio.destinations
+    never_sent = replace(silent, flags="AX", sent_at=None)
+    for destination, expected in (
+        (replace(good, sent_at=TAKEN - 1), False),
+        (replace(good, sent_at=TAKEN - 3), True),
+        (replace(good, flags="IP"), True),
+        (replace(forbidden, sent_at=TAKEN - 3), True),
+        (replace(silent, flags="AX", sent_at=TAKEN - 1), False),
+        (never_sent, True),
+    ):
+        assert bool(to_visit(replace(kamailio, destinations=(destination,)), TAKEN)) is expected
+    assert not to_visit(replace(kamailio, loaded_at=TAKEN - 1, destinations=(never_sent,)), TAKEN)
 
 
 def test_no_destination_sets_is_an_answer(rpc: KamailioRpc, config: Config) -> None:

@@ -177,3 +177,8 @@ def test_it_runs_as_one_file(sbc: Sbc, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     assert "cause: kamailio_rpc" in done.stdout
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as deaf:
+        assert deaf.stdout
+        assert deaf.stderr
+        deaf.stdout.close()
+        assert (deaf.wait(30), deaf.stderr.read()) == (1, "")

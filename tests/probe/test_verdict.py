@@ -163,6 +163,16 @@ PROXY_FAULTS = {
         reach(lookup=Lookup((), "NXDOMAIN", True), tcp=None, tls=None),
         Cause.PROXY_DNS,
     ),
+    "its name has had no address from the start": (
+        {"flags": "IP", "answer": None, "sent_ago": None},
+        reach(lookup=Lookup((), "NXDOMAIN", True), tcp=None, tls=None),
+        Cause.PROXY_DNS,
+    ),
+    "its name lost its address long ago": (
+        {"flags": "IP", "answer": answered(ago=900), "sent_ago": 900},
+        reach(lookup=Lookup((), "SERVFAIL"), tcp=None, tls=None),
+        Cause.PROXY_DNS,
+    ),
     "TCP refused": (SILENT, reach(tcp="refused", tls=None), Cause.PROXY_UNREACHABLE),
     "TCP times out": (SILENT, reach(tcp="timeout", tls=None), Cause.PROXY_UNREACHABLE),
     "a certificate that does not verify": (SILENT, reach(tls="untrusted"), Cause.PROXY_CERTIFICATE),
@@ -260,14 +270,14 @@ class TestTime:
         verdict = judge(CONFIG, evidence(kamailio=kamailio(sip={"flags": "TP", **lost})))
         assert (verdict.state, primary(verdict)) == (State.UNKNOWN, Cause.NOT_YET_KNOWN)
 
-    def test_what_a_look_from_outside_proves_is_not_waited_for(self) -> None:
+    def test_what_a_visit_proves_needs_no_further_round(self) -> None:
         found = evidence(
             kamailio=kamailio(sip2={"flags": "AP", "answer": answered(ago=62), "sent_ago": 2}),
             reach=reach(tcp="refused", tls=None),
         )
         verdict = judge(CONFIG, found)
         assert primary(verdict) is Cause.PROXY_UNREACHABLE
-        assert verdict.worth_waiting(NOW - 1, NOW) == 0
+        assert verdict.worth_waiting(NOW - 1, NOW) == 4
 
     def test_a_refusal_is_settled_when_it_is_newer_than_the_look(self) -> None:
         verdict = judge(CONFIG, evidence(kamailio=kamailio(sip2=REFUSED)))
