@@ -274,6 +274,7 @@ def test_a_proxy_fails_with_its_reason_and_comes_back(start: Start) -> None:
     sbc = start(sbc_options_interval=1)
     assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 3)
     since = sbc.table("sbc_answers")[f"{PROXIES[0]}:since"]
+    assert wait_for(lambda: time.time() >= since + 1, 2)  # it counts whole seconds
     sbc.proxies[0].status = '403 Forbidden\r\nReason: Q.850;cause=63;text="unknown trunk"'
     sbc.proxies[1].status = None
     sbc.proxies[2].status = "503 Overload"
