@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help lab lab-up lab-down lab-clean lab-status lab-logs lab-ssh install lint test test-full bench
 
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 LAB := $(SUDO) .venv/bin/python -m lab
 STATE := inventory/lab/state

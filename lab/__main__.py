@@ -1,4 +1,4 @@
-"""The Internet in one box: python -m lab up, down, status, logs, ssh, trunk, break, clean."""
+"""The Internet in one box: python -m lab up, down, status and more."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ def up(_: argparse.Namespace) -> None:
                 )
             time.sleep(0.05)
     print(
-        f"The lab is up: DigitalOcean's API at http://127.0.0.1:{settings.API_PORT}/v2/, control at {settings.CONTROL_URL}/"
+        f"The lab is up: DigitalOcean's API at http://127.0.0.1:{settings.API_PORT}/v2/, "
+        f"its control interface at {settings.CONTROL_URL}/"
     )
 
 
@@ -120,8 +121,10 @@ def status(_: argparse.Namespace) -> None:
     for droplet in control("GET", "state")["droplets"]:
         alive = droplet["id"] in found["machines"]
         print(f"droplet    {droplet['id']} {droplet['name']} {droplet['address']} {'up' if alive else 'off'}")
-    for trunk in control("GET", "microsoft/trunks")["trunks"]:
-        print(f"trunk      {json.dumps(trunk)}")
+    for fqdn, view in control("GET", "microsoft/trunks").items():
+        print(f"trunk      {fqdn} {'Active' if view['active'] else 'not Active'}")
+        for proxy, seen in view["proxies"].items():
+            print(f"             {proxy}: {'Active' if seen['active'] else seen['why_not']}")
 
 
 def logs(options: argparse.Namespace) -> None:
@@ -152,6 +155,19 @@ def trunk(options: argparse.Namespace) -> None:
         print(f"Microsoft ({options.cloud}) has a trunk for {options.fqdn}.")
 
 
+def advise(_: argparse.Namespace) -> None:
+    print("""
+What to look at next:
+  make lab-ssh                                      a shell on the droplet; then, for instance:
+      kamcmd dispatcher.list | egrep "URI|FLAGS"    the classic check
+      sbc-probe check                               the verdict
+      curl http://127.0.0.1:9061/status.json        the probe's service (/healthz and /metrics too)
+  make lab-status                                   what runs, and Microsoft's own view of the SBC
+  .venv/bin/python -m lab break sip2.pstnhub.microsoft.com refuse
+  .venv/bin/ansible-playbook playbooks/verify.yml   red, with the cause; `break ... none` mends it
+  make lab-down                                     take it all down""")
+
+
 def fault(options: argparse.Namespace) -> None:
     control("POST", f"microsoft/proxies/{options.proxy}/fault", {"kind": options.kind})
     print(f"{options.proxy}: {options.kind}")
@@ -174,9 +190,10 @@ def _parser() -> argparse.ArgumentParser:
     logs_parser.add_argument("name", nargs="?", help="dns, acme, microsoft, packages, lab or a droplet's d<number>")
     logs_parser.add_argument("-f", "--follow", action="store_true", help="go on as more is written")
     logs_parser.add_argument("-n", "--lines", type=int, default=20, help="of each log (default 20)")
+    command("next", advise, "what to look at next")
     ssh_parser = command("ssh", ssh, "a shell on a customer's droplet")
     ssh_parser.add_argument("customer", nargs="?", default="contoso")
-    ssh_parser.add_argument("command", nargs="*", help="what to run instead of a shell")
+    ssh_parser.add_argument("command", nargs=argparse.REMAINDER, help="what to run instead of a shell")
     trunk_parser = command("trunk", trunk, "make or remove the trunk at the lab's Microsoft")
     trunk_parser.add_argument("fqdn")
     trunk_parser.add_argument("--cloud", default="commercial", choices=["commercial", "gcc_high", "dod"])

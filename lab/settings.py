@@ -1,7 +1,7 @@
 """Where the lab lives: its paths, addresses and names, in one place.
 
-Addresses of droplets and services are of the networks for benchmarks (RFC 2544); Microsoft's are its own, from the published
-signalling networks, since the product admits nobody else. All of them exist inside the lab's network namespaces only.
+Droplets and services have addresses of the networks for benchmarks (RFC 2544); Microsoft's proxies have their own, from
+the published signalling networks, since the product admits nobody else. All exist in the lab's namespaces only.
 """
 
 from __future__ import annotations

@@ -54,6 +54,9 @@ VARIABLES = (
     "droplet_ssh_public_key",
     "certificate_directory",
 )
+REMEDIES = {
+    "droplet_ssh_public_key": "make a key with `ssh-keygen -t ed25519`, or name yours in ansible_ssh_private_key_file",
+}
 TOKEN_REMEDY = "set DIGITALOCEAN_ACCESS_TOKEN in the environment to a token that may read and write"
 
 
@@ -93,7 +96,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # no types
             clouds = list(values.pop(CLOUDS, ()))
             customer = Customer(host, _place(values.pop("inventory_file", None)), values)
             customers.append(customer)
-            mistakes += [customer.mistake(name, f"cannot be evaluated ({why})", "correct it") for name, why in problems]
+            mistakes += [
+                customer.mistake(name, f"cannot be evaluated ({why})", REMEDIES.get(name, "correct it"))
+                for name, why in problems
+            ]
             wrong = check_customer(customer, clouds)
             mistakes += [each for each in wrong if each.variable not in dict(problems)]
         mistakes += check_together(customers)

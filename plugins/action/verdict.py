@@ -11,7 +11,7 @@ PROVEN, WAITING = "proven", "waiting"
 
 
 def flags_of(dispatcher: str) -> dict[str, str]:
-    """Flags by URI from what `kamcmd dispatcher.list` prints (Kamailio 6.0: one item a line, the URI before its flags)."""
+    """Flags by URI from what `kamcmd dispatcher.list` prints (Kamailio 6.0: one item a line, the URI before FLAGS)."""
     return dict(re.findall(r"URI: (\S+)(?:(?!URI:).)*?FLAGS: (\S+)", dispatcher, flags=re.DOTALL))
 
 
@@ -25,7 +25,10 @@ def explain(report: dict[str, Any], flags: dict[str, str]) -> str:
         for entry in report["destinations"]
         if entry["verdict"] != PROVEN
     ]
-    lines += [f"{uri}: kamcmd shows {shown}" for uri, shown in flags.items() if shown != "AP"]
+    named = {entry["uri"] for entry in report["destinations"] if entry["verdict"] != PROVEN}
+    lines += [f"{uri}: kamcmd shows {shown}" for uri, shown in flags.items() if shown != "AP" and uri not in named]
+    if not flags:
+        lines.append("kamcmd dispatcher.list shows no destination")
     lines += [
         f"{label}: {overall[key]}"
         for label, key in (("Cause", "cause"), ("Evidence", "evidence"), ("Next step", "next_step"))

@@ -11,8 +11,8 @@ name: verdicts
 type: aggregate
 short_description: One table of all verdicts at the end of a run
 description:
-  - Shows for each customer that was verified its address, FQDN, certificate and Microsoft's last OPTIONS, and for each proxy
-    its flags, the round trip, the age of the last answer and the verdict; below, the cause and the next step.
+  - Shows for each customer that was verified its address, FQDN, certificate and Microsoft's last OPTIONS, and for each
+    proxy its flags, the round trip, the age of the last answer and the verdict; below, the cause and the next step.
 author: teams-sbc
 """
 

@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: verdict
 short_description: Passes only when every destination is AP with evidence
 description:
-  - Takes the probe's report and what C(kamcmd dispatcher.list) printed, and fails with the one cause, its evidence and the
-    next step unless the probe calls the SBC proven and Kamailio shows every destination as AP.
+  - Takes the probe's report and what C(kamcmd dispatcher.list) printed, and fails with the one cause, its evidence and
+    the next step unless the probe calls the SBC proven and Kamailio shows every destination as AP.
   - It decides nothing of its own about causes; that is the probe's.
 options:
   report:

@@ -19,9 +19,10 @@ class ConfigError(Exception):
 class Config:
     """One customer's SBC.
 
-    Times are in seconds. `proxies` are host names in Microsoft's order. `answer_timeout` is Kamailio's fr_timer, after
-    which an OPTIONS counts as unanswered. `microsoft_options_interval` is the pace of Microsoft's own OPTIONS: about
-    once a minute in practice, but stated nowhere by Microsoft, therefore a setting.
+    Times are in seconds. `proxies` are host names in Microsoft's order. `answer_timeout` is Kamailio's fr_timer,
+    after which an OPTIONS counts as unanswered. `trusted_roots` are those that our own certificate must lead to,
+    `proxy_roots` those that Kamailio accepts of Microsoft's proxies. `microsoft_options_interval` is the pace of
+    Microsoft's own OPTIONS: about once a minute in practice, but stated nowhere by Microsoft, therefore a setting.
     """
 
     customer: str
@@ -37,6 +38,7 @@ class Config:
     rpc_socket: str = "/run/kamailio/rpc.sock"
     certificate: str = "/etc/kamailio/tls/fullchain.pem"
     trusted_roots: str = "/etc/ssl/certs/ca-certificates.crt"
+    proxy_roots: str = "/etc/kamailio/tls/trusted-roots.pem"
     listen: str = "127.0.0.1:9061"
 
     @property

@@ -54,7 +54,7 @@ def to_visit(kamailio: Kamailio, now: float) -> list[str]:
 
 
 def _reach(host: str, config: Config) -> Reach:
-    return wire.reach(host, lookup(host), config.port, config.trusted_roots)
+    return wire.reach(host, lookup(host), config.port, config.proxy_roots)
 
 
 def read_kamailio(config: Config) -> Kamailio | Unread:

@@ -189,6 +189,11 @@ def knows_no_trunk(kamailio: Kamailio) -> bool:
     )
 
 
+def refused_by_all(kamailio: Kamailio, finding: Finding) -> bool:
+    """Whether every proxy says 403 though Microsoft knew us before: the trunk has gone, and no proxy is at fault."""
+    return finding.cause is Cause.PROXY_FORBIDS and len(finding.destinations) == len(kamailio.destinations)
+
+
 def trunk_missing(config: Config, kamailio: Kamailio) -> Finding:
     answered = [destination.answer.at for destination in kamailio.destinations if destination.answer]
     return Finding(

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from sbc_probe.config import Config
 from sbc_probe.findings import REMARKS, Cause, ExitCode, Finding, State
 from sbc_probe.flags import meaning
-from sbc_probe.microsoft import flaw_of, knows_no_trunk, their_options, trunk_missing
+from sbc_probe.microsoft import flaw_of, knows_no_trunk, refused_by_all, their_options, trunk_missing
 from sbc_probe.model import Destination, Evidence, Kamailio
 from sbc_probe.ours import our_side
 
@@ -107,8 +107,15 @@ def judge(config: Config, evidence: Evidence) -> Verdict:
         for host in config.proxies
         if host not in hosts
     ]
-    flaws = [trunk] if trunk else _merged(loaded)
+    flaws = [trunk] if trunk else [_of_all(config, kamailio, flaw) for flaw in _merged(loaded)]
     return _verdict([*ours, *flaws, *their_options(config, evidence, kamailio)], (*loaded, *missing))
+
+
+def _of_all(config: Config, kamailio: Kamailio, flaw: Finding) -> Finding:
+    if not refused_by_all(kamailio, flaw):
+        return flaw
+    step = f"The trunk was disabled, renamed or removed, if our Contact is right: Get-CsOnlinePSTNGateway {config.fqdn}"
+    return replace(flaw, next_step=step)
 
 
 def judge_swap(config: Config, evidence: Evidence) -> Verdict:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lab.__main__ import control
 from tests.e2e import world
 
 
@@ -25,7 +26,7 @@ def empty_lab() -> Iterator[None]:
 def rehearsal(empty_lab: None) -> tuple[world.Run, set[str]]:
     """A rollout in check mode where nothing exists yet, and the methods of the API calls that it made."""
     done = world.playbook("site.yml", "--check", "--diff")
-    return done, {entry["method"] for entry in world.control("GET", "requests")["requests"]}
+    return done, {entry["method"] for entry in control("GET", "requests")["requests"]}
 
 
 @pytest.fixture(scope="session")

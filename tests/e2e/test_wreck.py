@@ -25,7 +25,7 @@ def host_network() -> str:
     return re.sub(r"valid_lft.*", "", "\n".join(shown))
 
 
-def test_a_killed_lab_is_cleared_away_by_the_next(proven: None) -> None:
+def test_a_killed_lab_is_cleared_away_by_the_next(trunk: None) -> None:
     world.lab("down")
     before = host_network()
     world.lab("up")

@@ -57,6 +57,7 @@ def settings(tmp_path: Path, authority: Authority, certificate: Path) -> dict[st
         "rpc_socket": str(tmp_path / "rpc.sock"),
         "certificate": str(certificate),
         "trusted_roots": str(authority.roots),
+        "proxy_roots": str(authority.roots),
         "listen": "127.0.0.1:0",
     }
 
