@@ -220,7 +220,7 @@ def start(directory: Path) -> Iterator[Start]:
                 stdout=log,
                 stderr=log,
             )
-            stack.callback(kamailio.wait)
+            stack.callback(kamailio.wait, timeout=10)
             stack.callback(kamailio.terminate)
             sbc = Sbc(directory, proxies)
 
