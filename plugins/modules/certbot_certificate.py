@@ -31,8 +31,8 @@ options:
     required: true
   deploy_hook:
     description:
-      - Program on the machine that installs the certificate. certbot runs it at every renewal (before 5.3 it runs none of
-        its hook directories at the first issuance), and this module whenever O(installed) is not the certificate.
+      - Program on the machine that installs the certificate. certbot runs it at every renewal (before 5.3 it runs none
+        of its hook directories at the first issuance), and this module whenever O(installed) is not the certificate.
     type: path
     required: true
   installed:

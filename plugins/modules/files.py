@@ -7,7 +7,8 @@ DOCUMENTATION = r"""
 module: files
 short_description: Many small files of one machine in one task
 description:
-  - Makes sure that files have exactly this content, owner, group and mode, or that they do not exist.
+  - Makes sure that files have exactly this content, owner, group and mode, or that they do not exist, and that what
+    they are for is running.
   - Each is written beside its place and renamed, so that a reader sees the old file or the new one.
   - One task for all of them, because each task of its own costs a round trip to every machine.
 options:
@@ -62,6 +63,11 @@ options:
         type: list
         elements: str
         required: true
+  units:
+    description: Units of systemd that shall be running and enabled, looked at when everything else is done.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     description: Changes nothing and says what would be changed.
@@ -92,6 +98,11 @@ changed_files:
 applied:
   description: The commands that were, or would be, run.
   returned: always
+  type: list
+  elements: str
+started_units:
+  description: The units that did not run or were not enabled.
+  returned: success
   type: list
   elements: str
 """
@@ -229,6 +240,7 @@ def main() -> None:
                 "mutually_exclusive": [("content", "base64")],
             },
             "exclusive": {"type": "list", "elements": "str", "default": []},
+            "units": {"type": "list", "elements": "str", "default": []},
             "apply": {
                 "type": "list",
                 "elements": "dict",
@@ -276,7 +288,18 @@ def main() -> None:
             if rc != 0:
                 module.fail_json(msg=f"`{command}` exited {rc}: {(err or out).strip()}", **result)
             note(command).unlink()
-    module.exit_json(**result)
+    idle = [unit for unit in module.params["units"] if not runs(module, unit)]
+    if idle and not module.check_mode:
+        rc, out, err = module.run_command(["systemctl", "enable", "--now", *idle])
+        if rc != 0:
+            module.fail_json(msg=f"systemctl enable --now {' '.join(idle)}: {(err or out).strip()}", **result)
+    module.exit_json(**result | {"changed": result["changed"] or bool(idle), "started_units": idle})
+
+
+def runs(module: AnsibleModule, unit: str) -> bool:
+    """Whether a unit is running and enabled."""
+    _, out, _ = module.run_command(["systemctl", "show", "--property=ActiveState,UnitFileState", "--value", unit])
+    return out.split() == ["active", "enabled"]
 
 
 def note(command: str) -> Path:

@@ -1,0 +1,97 @@
+#!/usr/bin/python
+"""Ansible module: Debian packages in one transaction."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: packages
+short_description: Debian packages in one transaction
+description:
+  - Makes sure that packages are installed. Those that are missing are installed together, after one look at the mirrors.
+  - M(ansible.builtin.apt) needs python3-apt on the machine and, where it is missing, installs it first, in a transaction
+    of its own with a look of its own at the mirrors; on a new machine that is a fifth of the whole time.
+options:
+  names:
+    description: The packages.
+    type: list
+    elements: str
+    required: true
+attributes:
+  check_mode:
+    description: Changes nothing and says what would be installed.
+    support: full
+  diff_mode:
+    description: Lists the packages.
+    support: full
+author: teams-sbc
+"""
+
+EXAMPLES = r"""
+- name: The packages, in one transaction
+  packages:
+    names: [certbot, nftables]
+"""
+
+RETURN = r"""
+missing:
+  description: The packages that were not installed.
+  returned: always
+  type: list
+  elements: str
+"""
+
+import re
+
+from ansible.module_utils.basic import AnsibleModule
+
+ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l"}
+APT = [
+    *("apt-get", "--quiet", "--yes", "--option", "DPkg::Lock::Timeout=300"),
+    *("--option", "Dpkg::Options::=--force-confdef", "--option", "Dpkg::Options::=--force-confold"),
+]
+REMEDIES = (
+    ("Could not resolve|Temporary failure resolving", "the machine resolves no names: resolvectl status"),
+    (
+        "Could not connect|Connection timed out|Connection refused|Unable to connect",
+        "no mirror is reached: see base_apt_proxy",
+    ),
+    ("No space left", "its disk is full: df -h"),
+    ("Could not get lock", "another package run holds the lock; run again when it has ended"),
+)
+
+
+def missing_of(names: list[str], listed: str) -> list[str]:
+    """Which packages dpkg-query did not list as installed."""
+    installed = {
+        name for name, status in re.findall(r"^(\S+) (.*)$", listed, flags=re.MULTILINE) if status == "installed"
+    }
+    return sorted(set(names) - installed)
+
+
+def main() -> None:
+    module = AnsibleModule({"names": {"type": "list", "elements": "str", "required": True}}, supports_check_mode=True)
+    names = module.params["names"]
+    _, listed, _ = module.run_command(
+        ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\\n", *names]
+    )
+    missing = missing_of(names, listed)
+    result = {
+        "changed": bool(missing),
+        "missing": missing,
+        "diff": {"before": "", "after": "".join(f"{name}\n" for name in missing)},
+    }
+    if missing and not module.check_mode:
+        for arguments in (["update"], ["install", "--no-install-recommends", *missing]):
+            rc, out, err = module.run_command([*APT, *arguments], environ_update=ENVIRONMENT)
+            if rc != 0:
+                said = out + err
+                advice = next((advice for pattern, advice in REMEDIES if re.search(pattern, said)), "see what it said")
+                problem = f"apt-get {arguments[0]} failed: {advice}"
+                module.fail_json(
+                    msg=problem, said=[line for line in said.splitlines() if line[:2] in ("E:", "W:")], **result
+                )
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
