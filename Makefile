@@ -4,6 +4,7 @@
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+SUDO_KEEP := $(if $(SUDO),sudo -E env PATH=$(PATH))
 LAB := $(SUDO) .venv/bin/python -m lab
 STATE := inventory/lab/state
 
@@ -51,10 +52,12 @@ lint: .venv/dev.installed ## ruff, mypy, yamllint, ansible-lint
 	.venv/bin/ansible-lint --offline
 
 test: lint $(STATE)/id_ed25519 ## everything that CI runs
-	.venv/bin/python -m pytest -m 'not full'
+	KAMAILIO_ROOT=$$($(LAB) kamailio-root) $(SUDO_KEEP) .venv/bin/python -m pytest -m 'not full'
+	$(SUDO_KEEP) .venv/bin/molecule test
 
 test-full: lint $(STATE)/id_ed25519 ## the same, and what takes longer
-	.venv/bin/python -m pytest
+	KAMAILIO_ROOT=$$($(LAB) kamailio-root) $(SUDO_KEEP) .venv/bin/python -m pytest
+	$(SUDO_KEEP) .venv/bin/molecule test
 
 bench: .venv/dev.installed $(STATE)/id_ed25519 ## how fast a rollout is, against the bare critical path
 	$(SUDO) .venv/bin/python benchmarks/rollout.py

@@ -82,7 +82,8 @@ def recipe() -> tuple[bytes, bytes, str]:
         address,
         "tar -C / -c etc/nftables.conf etc/apt/apt.conf.d/52sbc-upgrades usr/local/share/ca-certificates "
         "etc/letsencrypt/renewal-hooks/deploy usr/local/bin/sbc-probe etc/sbc-probe.json etc/ca-certificates/update.d "
-        "etc/systemd/system/sbc-probe.service etc/systemd/system/kamailio.service.d etc/kamailio/live etc/kamailio/trees",
+        "etc/systemd/system/sbc-probe.service etc/systemd/system/kamailio.service.d "
+        "etc/kamailio/live etc/kamailio/trees",
     )
     packages = (world.ROOT / "roles/base/vars/main.yml").read_text().split("- ")[1:]
     return before, after, " ".join(name.strip() for name in packages)
@@ -152,11 +153,11 @@ def main() -> None:
             )
     finally:
         world.lab("down")
-    path, first, second = map(statistics.median, (direct, cold, again))
-    print(
-        f"\nbare critical path  {path:6.1f} s\ncold rollout        {first:6.1f} s  {first / path:.2f} times the bare path"
-    )
-    print(f"repeated rollout    {second:6.1f} s  {second / path:.2f} times the bare path")
+    path = statistics.median(direct)
+    print(f"\nbare critical path  {path:6.1f} s")
+    for name, times in (("cold rollout", cold), ("repeated rollout", again)):
+        middle = statistics.median(times)
+        print(f"{name:18}  {middle:6.1f} s  {middle / path:.2f} times the bare path")
 
 
 if __name__ == "__main__":

@@ -155,6 +155,12 @@ def trunk(options: argparse.Namespace) -> None:
         print(f"Microsoft ({options.cloud}) has a trunk for {options.fqdn}.")
 
 
+def kamailio_root(_: argparse.Namespace) -> None:
+    _need_root()
+    with _lock():
+        print(image.with_kamailio())
+
+
 def advise(_: argparse.Namespace) -> None:
     print("""
 What to look at next:
@@ -190,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     logs_parser.add_argument("name", nargs="?", help="dns, acme, microsoft, packages, lab or a droplet's d<number>")
     logs_parser.add_argument("-f", "--follow", action="store_true", help="go on as more is written")
     logs_parser.add_argument("-n", "--lines", type=int, default=20, help="of each log (default 20)")
+    command("kamailio-root", kamailio_root, "make a root directory with Kamailio in it for tests, and print its path")
     command("next", advise, "what to look at next")
     ssh_parser = command("ssh", ssh, "a shell on a customer's droplet")
     ssh_parser.add_argument("customer", nargs="?", default="contoso")

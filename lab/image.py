@@ -69,9 +69,31 @@ def build() -> None:
     unfinished.rename(settings.IMAGE)
 
 
+def with_kamailio() -> Path:
+    """A root directory with Kamailio in it, for tests that run it without a droplet; made once.
+
+    Raises CommandError with apt-get's own words when a package cannot be had.
+    """
+    build()
+    root, stamp = settings.STATE / "kamailio", settings.STATE / "kamailio/recipe"
+    if stamp.exists() and stamp.read_text() == _recipe():
+        return root
+    run("rm", "-rf", "--one-file-system", str(root))
+    run("cp", "-a", str(ROOTFS), str(root))
+    (root / "etc/resolv.conf").unlink()
+    shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
+    policy = root / "usr/sbin/policy-rc.d"
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    for arguments in (("update",), ("install", "-y", "--no-install-recommends", "kamailio", "kamailio-tls-modules")):
+        run("chroot", str(root), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", *arguments)
+    stamp.write_text(_recipe())
+    return root
+
+
 def remove() -> None:
-    """Delete the image and the package cache."""
-    for path in (settings.IMAGE, settings.CACHE):
+    """Delete the images and the package cache."""
+    for path in (settings.IMAGE, settings.STATE / "kamailio", settings.CACHE):
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -68,6 +68,9 @@ options:
     description: Shell command that restarts the program, and starts it if it does not run.
     type: str
     required: true
+  alive:
+    description: Shell command that exits 0 while the program runs. If it does not run, it is restarted and judged.
+    type: str
   judge:
     description: Shell command that exits 0 when the program works as it should with the new tree.
     type: str
@@ -96,6 +99,7 @@ EXAMPLES = r"""
       tls.cfg: kamcmd tls.reload | grep ^Ok
       dispatcher.list: kamcmd dispatcher.reload | grep ^Ok && kamcmd evrexec.run evrexec:ping
     restart: systemctl restart kamailio
+    alive: systemctl --quiet is-active kamailio
     judge: sbc-probe check --ours
 """
 
@@ -242,6 +246,10 @@ class Installation:
             said = "\n".join(text.strip() for text in (out, err) if text.strip()) or "(it printed nothing)"
             raise StepFailed(f"{step} (`{command}`) exited {code}:\n{said}")
 
+    def is_alive(self) -> bool:
+        alive = self.module.params["alive"]
+        return alive is None or self.module.run_command(alive, use_unsafe_shell=True)[0] == 0
+
     def lay(self, wanted: dict[str, File]) -> Path:
         """Write the new tree beside the others and validate it."""
         digest = hashlib.sha256(repr(wanted).encode("utf-8", "surrogateescape")).hexdigest()[:8]
@@ -296,6 +304,7 @@ def main() -> None:
             "validate": {"type": "str"},
             "reload": {"type": "dict", "default": {}},
             "restart": {"type": "str", "required": True},
+            "alive": {"type": "str"},
             "judge": {"type": "str"},
             "keep": {"type": "int", "default": 3},
         },
@@ -314,15 +323,16 @@ def main() -> None:
     if module._diff:
         result["diff"] = differences(module, present, wanted)
 
-    if live and live == good and not changed:
+    in_place = live is not None and live == good
+    if in_place and not changed and installation.is_alive():
         module.exit_json(**result | {"changed": False, "action": "none"})
-    reloads = reload_commands(module.params["reload"], changed) if live and live == good else None
+    reloads = reload_commands(module.params["reload"], changed) if in_place and installation.is_alive() else None
     if reloads is not None:
         result["action"] = "reload"
     if module.check_mode:
         module.exit_json(**result)
 
-    tree = installation.lay(wanted)
+    tree = installation.lay(wanted) if changed or not live else live
     result["tree"] = str(tree)
     try:
         installation.apply(tree, reloads)

@@ -98,6 +98,16 @@ def test_data_is_reloaded_and_code_restarts(installed: Service) -> None:
     assert installed.steps() == ["validate", "restart", "judge"]
 
 
+def test_a_program_that_does_not_run_is_restarted(installed: Service) -> None:
+    installed.arguments["alive"] = f"test -e {installed.running}"
+    assert installed.install()["changed"] is False
+    installed.running.unlink()
+    result = installed.install()
+    assert (result["changed"], result["action"], result["files"]) == (True, "restart", [])
+    assert installed.steps() == ["restart", "judge"]
+    assert len(installed.trees()) == 1
+
+
 def test_a_file_that_left_the_source_leaves_the_tree(installed: Service) -> None:
     del installed.files["data/list"]
     assert installed.install()["files"] == ["data/list"]
