@@ -7,9 +7,10 @@ DOCUMENTATION = r"""
 module: packages
 short_description: Debian packages in one transaction
 description:
-  - Makes sure that packages are installed. Those that are missing are installed together, after one look at the mirrors.
-  - M(ansible.builtin.apt) needs python3-apt on the machine. Where it is missing, it is installed first, in a transaction
-    and with a look at the mirrors of its own; on a new machine that is a fifth of the whole time.
+  - Makes sure that packages are installed. Those that are missing are installed together, after one look at the
+    mirrors.
+  - M(ansible.builtin.apt) needs python3-apt on the machine. Where it is missing, it is installed first, in a
+    transaction and with a look at the mirrors of its own; on a new machine that is a fifth of the whole time.
 options:
   names:
     description: The packages.
