@@ -299,7 +299,7 @@ def main() -> None:
 def runs(module: AnsibleModule, unit: str) -> bool:
     """Whether a unit is running and enabled."""
     _, out, _ = module.run_command(["systemctl", "show", "--property=ActiveState,UnitFileState", "--value", unit])
-    return out.split() == ["active", "enabled"]
+    return bool(out.split() == ["active", "enabled"])
 
 
 def note(command: str) -> Path:
