@@ -7,7 +7,11 @@ its link, as DigitalOcean's sits in front of the machine and not inside it.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -169,8 +173,19 @@ def processes() -> list[int]:
     return [int(pid) for name in namespaces() for pid in run("ip", "netns", "pids", name).split()]
 
 
+def hang_up() -> None:
+    """End the SSH connections that are open to droplets: Ansible keeps them for a while after its last task."""
+    if not Path(f"/sys/class/net/{settings.UPLINK}").exists():
+        return
+    connected = run("ss", "-Htnp", "dst", settings.DROPLETS_NETWORK)
+    for pid in set(re.findall(r'"ssh",pid=(\d+)', connected)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGTERM)
+
+
 def down() -> None:
     """Take everything away; what is not there is no error."""
+    hang_up()
     run("ip", "link", "delete", settings.UPLINK, check=False)
     for name in namespaces():
         run("ip", "netns", "delete", name)
