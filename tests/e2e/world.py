@@ -39,13 +39,17 @@ class Run:
         }
 
 
+def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
+    """A user's environment with .venv on the path and colours off."""
+    return {**os.environ, "NO_COLOR": "1", "PATH": f"{BIN}:{os.environ['PATH']}", **(extra or {})}
+
+
 def run(*argv: str, env: dict[str, str] | None = None, timeout: float = 600) -> Run:
     """Run a command in the project's root, as a user would, with colours off."""
-    environment = {**os.environ, "NO_COLOR": "1", "PATH": f"{BIN}:{os.environ['PATH']}", **(env or {})}
     done = subprocess.run(
         argv,
         cwd=ROOT,
-        env=environment,
+        env=environment(env),
         text=True,
         timeout=timeout,
         check=False,

@@ -23,6 +23,7 @@ from aiohttp import web
 from openapi_core import OpenAPI
 from openapi_core.testing import MockRequest, MockResponse
 
+from lab import settings
 from lab.digitalocean import Account, FirewallRules, MachineSpec, PortRule, RecordsOnly, make_app, make_control
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,7 @@ CONTRACT = Path(os.environ.get("DIGITALOCEAN_CONTRACT", ROOT.parent / "shared" /
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMzdSpYGjJyDZvwzYUoX1N8gBIqvtvTqEuGYNYkKE1sZ operator"
 # As `ssh-keygen -E md5 -l` prints it.
 KEY_FINGERPRINT = "3b:f4:f1:dd:c5:d1:ac:e0:79:a2:cc:4a:e0:aa:6c:61"
+FIRST_ADDRESS = settings.DROPLETS_GATEWAY.removesuffix(".1") + ".10"
 DROPLET = {"name": "alpha", "region": "fra1", "size": "s-1vcpu-1gb", "image": "debian-13-x64"}
 SSH = {"protocol": "tcp", "ports": "22", "sources": {"addresses": ["192.0.2.0/24", "2001:db8::/32"]}}
 OUT = {"protocol": "udp", "ports": "all", "destinations": {"addresses": ["0.0.0.0/0"]}}
@@ -286,12 +288,12 @@ def test_a_droplet_is_new_then_active_and_then_has_an_address(lab: Lab) -> None:
     assert private["type"] == "private"
     assert public == {
         "type": "public",
-        "ip_address": "203.0.113.10",
+        "ip_address": FIRST_ADDRESS,
         "netmask": "255.255.255.0",
-        "gateway": "203.0.113.1",
+        "gateway": settings.DROPLETS_GATEWAY,
     }
     spec = lab.machines.specs[droplet["id"]]
-    assert (spec.address, spec.prefix, spec.gateway) == ("203.0.113.10", 24, "203.0.113.1")
+    assert (spec.address, spec.prefix, spec.gateway) == (FIRST_ADDRESS, 24, settings.DROPLETS_GATEWAY)
     assert (spec.user_data, spec.public_keys) == ("#cloud-config\n", (KEY,))
 
 
@@ -660,7 +662,7 @@ def test_python_digitalocean_manages_everything_a_rollout_needs(lab: Lab) -> Non
     (action,) = droplet.get_actions()
     assert action.wait(update_every_seconds=0.02)
     found = until(lambda: manager.get_droplet(droplet.id), lambda d: d.ip_address)
-    assert (found.ip_address, found.private_ip_address) == ("203.0.113.10", "10.135.0.10")
+    assert (found.ip_address, found.private_ip_address) == (FIRST_ADDRESS, "10.135.0.10")
     digitalocean.Tag(name="t0").add_droplets([str(droplet.id)])
     assert [d.id for d in manager.get_all_droplets(tag_name="t0")] == [droplet.id]
 

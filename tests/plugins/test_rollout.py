@@ -92,6 +92,7 @@ def project(api: Api, tmp_path: Path) -> Path:
     common = {
         "sbc_domain": "example.com",
         "sbc_api_endpoint": api.endpoint,
+        "sbc_contact_email": "it@example.com",
         "sbc_ssh_sources": ["198.51.100.0/24"],
         "droplet_key_file": str(tmp_path / "key.pub"),
         "droplet_ssh_public_key": "{{ lookup('ansible.builtin.file', droplet_key_file) }}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import ssl
@@ -153,6 +154,8 @@ class KamailioRpc:
                 name = " ".join([request["method"], *request["params"]])
                 missing = {"error": {"code": 500, "message": "Method Not Found"}}
                 answer = {"jsonrpc": "2.0", "id": request["id"], **self.answers.get(name, missing)}
-                self.out.sendto(json.dumps(answer).encode(), sender)
             except OSError:
                 return
+            # A client that has gone, such as one that timed out, is no reason to stop.
+            with contextlib.suppress(OSError):
+                self.out.sendto(json.dumps(answer).encode(), sender)

@@ -1,0 +1,57 @@
+"""A customer whose zone is not at DigitalOcean: the record is printed and waited for, and the run goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.__main__ import control
+from tests.e2e import world
+
+FQDN = "sbc.fabrikam.test"
+
+
+@pytest.fixture
+def inventory() -> Iterator[Path]:
+    """An inventory of its own beside the lab's, as a user would copy one."""
+    copy = world.ROOT / "inventory/manual"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(world.ROOT / "inventory/lab", copy, ignore=shutil.ignore_patterns("contoso", "known_hosts*"))
+    settings = {"sbc_fqdn": FQDN, "sbc_domain": "fabrikam.test", "sbc_dns": "manual"}
+    (copy / "customers.yml").write_text(json.dumps({"sbc": {"hosts": {"fabrikam": settings}}}))
+    yield copy
+    shutil.rmtree(copy)
+
+
+def test_the_record_is_asked_for_and_waited_for(trunk: None, inventory: Path) -> None:
+    control("PUT", f"microsoft/trunks/{FQDN}", {"enabled": True})
+    said: list[str] = []
+    with subprocess.Popen(
+        [str(world.BIN / "ansible-playbook"), "-i", str(inventory), "site.yml"],
+        cwd=world.ROOT,
+        env=world.environment({"PYTHONUNBUFFERED": "1"}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as rollout:
+        assert rollout.stdout is not None
+        for line in rollout.stdout:
+            said.append(line)
+            if "FAILED - RETRYING: [fabrikam]" in line:
+                break
+        text = " ".join("".join(said).split())
+        assert f"{FQDN}. 300 IN A " in text, text
+        address = text.split(f"{FQDN}. 300 IN A ")[1].split()[0].rstrip("'\"")
+        control("PUT", "dns/names", control("GET", "dns/names") | {FQDN: address})
+        said += rollout.stdout.readlines()
+    assert rollout.returncode == 0, "".join(said)
+    assert "PROVEN" in "".join(said)
+    (droplet,) = world.api("GET", "droplets?tag_name=sbc:customer:fabrikam")["droplets"]
+    world.api("DELETE", f"droplets/{droplet['id']}")
+    control("DELETE", f"microsoft/trunks/{FQDN}")
