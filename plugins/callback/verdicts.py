@@ -22,6 +22,11 @@ def seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f} s" if value < 600 else f"{value / 60:.0f} min"
 
 
+def milliseconds(value: float | None) -> str:
+    """A round trip for people; Kamailio measures in whole milliseconds."""
+    return "-" if value is None else "<1 ms" if value < 1 else f"{value:.0f} ms"
+
+
 def table(head: list[str], rows: list[list[str]]) -> list[str]:
     """Lines with columns as wide as they must be."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
@@ -40,7 +45,7 @@ def lines_of(reports: dict[str, dict[str, Any]]) -> list[str]:
         age = f"{seconds(theirs['age_s'])} ago from {theirs['source']}" if theirs else "never"
         customers.append([name, report["address"], report["fqdn"], leaf, age, overall["state"].upper()])
         for entry in report["destinations"]:
-            trip = "-" if entry["latency_ms"] is None else f"{entry['latency_ms']:.1f} ms"
+            trip = milliseconds(entry["latency_ms"])
             answer = seconds(entry["answer_age_s"])
             proxies.append([name, entry["host"], entry["flags"] or "-", trip, answer, entry["verdict"]])
         remarks += [
