@@ -55,6 +55,10 @@ def _lock() -> IO[str]:
 def _take_down() -> None:
     """End whatever an earlier lab left, in whatever state it died."""
     settings.READY.unlink(missing_ok=True)
+    # The daemon last: it is the others' parent, and a parent takes away what its children leave.
+    for name in cgroup.names():
+        if name != GROUP:
+            cgroup.end(name)
     cgroup.end()
     machines.clear_all()
     network.down()

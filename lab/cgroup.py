@@ -55,6 +55,11 @@ async def spawn(
     )
 
 
+def names() -> list[str]:
+    """The groups that exist."""
+    return sorted(path.name for path in root().iterdir() if path.is_dir()) if root().exists() else []
+
+
 def end(name: str = "") -> None:
     """Kill everything in a group and remove it; without a name, the whole lab."""
     group = root() / name if name else root()
