@@ -4,9 +4,18 @@
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
-SUDO_KEEP := $(if $(SUDO),sudo -E env PATH=$(PATH))
+SUDO_KEEP := $(if $(SUDO),sudo -E) env PATH=$(PATH)
+# Tests work as root; what they leave in the checkout is the user's.
+GIVE_BACK := $(if $(SUDO),$(SUDO) chown -R $(shell id -u):$(shell id -g) .,true)
 LAB := $(SUDO) .venv/bin/python -m lab
 STATE := inventory/lab/state
+
+define with-lab
+trap '$(GIVE_BACK)' EXIT; set -e; \
+KAMAILIO_ROOT=$$($(LAB) kamailio-root); \
+$(SUDO_KEEP) KAMAILIO_ROOT=$$KAMAILIO_ROOT .venv/bin/python -m pytest $(1); \
+$(SUDO_KEEP) .venv/bin/molecule test
+endef
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,12 +61,10 @@ lint: .venv/dev.installed ## ruff, mypy, yamllint, ansible-lint
 	.venv/bin/ansible-lint --offline
 
 test: lint $(STATE)/id_ed25519 ## everything that CI runs
-	KAMAILIO_ROOT=$$($(LAB) kamailio-root) $(SUDO_KEEP) .venv/bin/python -m pytest -m 'not full'
-	$(SUDO_KEEP) .venv/bin/molecule test
+	@$(call with-lab,-m 'not full')
 
 test-full: lint $(STATE)/id_ed25519 ## the same, and what takes longer
-	KAMAILIO_ROOT=$$($(LAB) kamailio-root) $(SUDO_KEEP) .venv/bin/python -m pytest
-	$(SUDO_KEEP) .venv/bin/molecule test
+	@$(call with-lab)
 
 bench: .venv/dev.installed $(STATE)/id_ed25519 ## how fast a rollout is, against the bare critical path
-	$(SUDO) .venv/bin/python benchmarks/rollout.py
+	@$(SUDO_KEEP) .venv/bin/python benchmarks/rollout.py; code=$$?; $(GIVE_BACK); exit $$code

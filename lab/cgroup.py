@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lab import settings
+from lab.commands import CommandError
 
 
 def root() -> Path:
@@ -69,6 +70,8 @@ def end(name: str = "") -> None:
     deadline = time.monotonic() + 10
     while "populated 1" in (group / "cgroup.events").read_text() and time.monotonic() < deadline:
         time.sleep(0.02)
+    if "populated 1" in (group / "cgroup.events").read_text():
+        raise CommandError(f"processes in {group} do not end: look at them with `cat {group}/**/cgroup.procs`")
     for directory in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
         directory.rmdir()
     group.rmdir()

@@ -168,11 +168,6 @@ def namespaces() -> list[str]:
     return sorted(ours, reverse=True)
 
 
-def processes() -> list[int]:
-    """Every process that lives in one of the lab's namespaces."""
-    return [int(pid) for name in namespaces() for pid in run("ip", "netns", "pids", name).split()]
-
-
 def hang_up() -> None:
     """End the SSH connections that are open to droplets: Ansible keeps them for a while after its last task."""
     if not Path(f"/sys/class/net/{settings.UPLINK}").exists():

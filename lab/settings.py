@@ -17,8 +17,6 @@ IMAGE = STATE / "image"
 DROPLETS = STATE / "droplets"
 CA = STATE / "ca"
 ROOTS = STATE / "roots"
-API_STATE = STATE / "api.json"
-PIDFILE = RUN / "lab.pid"
 READY = RUN / "ready"
 
 API_PORT = 18080
@@ -37,7 +35,6 @@ ACME_MANAGEMENT_PORT = 15000
 PROXY_PORT = 3128
 DROPLETS_NETWORK = "198.18.0.0/24"
 DROPLETS_GATEWAY = "198.18.0.1"
-DROPLETS_PREFIX = 24
 
 ACME_NAME = "acme.lab.test"
 PACKAGES_NAME = "packages.lab.test"

@@ -36,7 +36,9 @@ options:
     type: path
     required: true
   installed:
-    description: The file that the hook puts the chain into.
+    description:
+      - The file that the hook puts the chain into. While a file of the same name with C(.due) exists, the hook has
+        begun and not ended, and is run again.
     type: path
     required: true
 attributes:
@@ -150,9 +152,10 @@ def reasons(found: Lineage | None, wanted: Lineage) -> list[str]:
     ]
 
 
-def same(one: str, other: str) -> bool:
-    """Whether two files are there and alike."""
-    return os.path.exists(one) and os.path.exists(other) and filecmp.cmp(one, other, shallow=False)
+def in_force(chain: str, installed: str) -> bool:
+    """Whether the hook has put this chain where it is used, and ended."""
+    there = os.path.exists(chain) and os.path.exists(installed) and not os.path.exists(f"{installed}.due")
+    return there and filecmp.cmp(chain, installed, shallow=False)
 
 
 def _shown(value: str | tuple[str, ...]) -> str:
@@ -195,7 +198,7 @@ def main() -> None:
     why = reasons(found, wanted)
     chain = f"{LETSENCRYPT}/live/{given['name']}/fullchain.pem"
     result = {
-        "changed": bool(why) or not same(chain, given["installed"]),
+        "changed": bool(why) or not in_force(chain, given["installed"]),
         "issued": bool(why),
         "reasons": why,
         "diff": {"before": asdict(found) if found else {}, "after": asdict(wanted)} if why else {},
@@ -206,7 +209,7 @@ def main() -> None:
             said = [line.strip() for line in (out + err).splitlines() if line.strip()]
             problem = f"certbot got no certificate for {_shown(wanted.names)}: {remedy(out + err)}"
             module.fail_json(msg=problem, said=said, **result)
-    if result["changed"] and not module.check_mode and not same(chain, given["installed"]):
+    if result["changed"] and not module.check_mode and not in_force(chain, given["installed"]):
         environment = _lineage_environment(given["name"], wanted)
         rc, out, err = module.run_command([given["deploy_hook"]], environ_update=environment)
         if rc != 0:

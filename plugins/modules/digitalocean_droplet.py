@@ -73,7 +73,7 @@ EXAMPLES = r"""
     size: s-1vcpu-1gb
     image: debian-13-x64
     ssh_keys: ["{{ key.fingerprint }}"]
-    user_data: "{{ lookup('ansible.builtin.template', 'user_data.yml') }}"
+    user_data: "{{ lookup('ansible.builtin.template', 'user_data') }}"
   delegate_to: localhost
   register: machine
 

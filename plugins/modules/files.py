@@ -28,6 +28,9 @@ options:
       base64:
         description: Its bytes, in base64.
         type: str
+      validate:
+        description: Shell command that must accept it before it is put in its place; C(%s) stands for the new file.
+        type: str
       mode:
         description: Its permissions, in octal.
         type: str
@@ -115,8 +118,10 @@ import grp
 import hashlib
 import os
 import pwd
+import shlex
 import stat
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,6 +140,7 @@ class File:
     mode: int
     owner: str
     group: str
+    validate: str | None = None
 
     @classmethod
     def parse(cls, given: dict[str, Any]) -> File:
@@ -143,7 +149,7 @@ class File:
         if not os.path.isabs(path):
             raise ValueError(f"{path}: not an absolute path")
         content = text.encode() if text is not None else None if encoded is None else base64.b64decode(encoded)
-        return cls(path, content, int(given["mode"], 8), given["owner"], given["group"])
+        return cls(path, content, int(given["mode"], 8), given["owner"], given["group"], given["validate"])
 
     @property
     def secret(self) -> bool:
@@ -174,8 +180,8 @@ def differs(file: File, present: bytes | None) -> bool:
     return stat.S_IMODE(found.st_mode) != file.mode or (found.st_uid, found.st_gid) != file.numbers()
 
 
-def put(file: File) -> None:
-    """Write or remove a file. Raises OSError, or ValueError for an unknown owner."""
+def put(file: File, run: Callable[..., tuple[int, str, str]]) -> None:
+    """Write or remove a file. Raises OSError, or ValueError for an unknown owner or content that is not valid."""
     if file.content is None:
         os.unlink(file.path)
         return
@@ -192,6 +198,10 @@ def put(file: File) -> None:
             os.fchown(handle, *numbers)
             os.fchmod(handle, file.mode)
             os.fsync(handle)
+        if file.validate:
+            rc, out, err = run(file.validate.replace("%s", shlex.quote(unfinished)), use_unsafe_shell=True)
+            if rc != 0:
+                raise ValueError(f"not installed, since `{file.validate}` exited {rc}: {(err or out).strip()}")
         os.replace(unfinished, file.path)
     except BaseException:
         os.unlink(unfinished)
@@ -223,6 +233,7 @@ FILE = {
     "path": {"type": "path", "required": True},
     "content": {"type": "str"},
     "base64": {"type": "str"},
+    "validate": {"type": "str"},
     "mode": {"type": "str", "default": "0644"},
     "owner": {"type": "str", "default": "root"},
     "group": {"type": "str", "default": "root"},
@@ -280,7 +291,7 @@ def main() -> None:
             note(command).write_text(command + "\n")
         for file, _ in pending:
             try:
-                put(file)
+                put(file, module.run_command)
             except (OSError, ValueError) as error:
                 module.fail_json(msg=f"{file.path}: {error}", **result)
         for command in commands:

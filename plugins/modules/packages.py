@@ -17,6 +17,10 @@ options:
     type: list
     elements: str
     required: true
+  release:
+    description: Version of Debian that the machine must have, such as V(13).
+    type: str
+    required: true
 attributes:
   check_mode:
     description: Changes nothing and says what would be installed.
@@ -31,6 +35,7 @@ EXAMPLES = r"""
 - name: The packages, in one transaction
   packages:
     names: [certbot, nftables]
+    release: "13"
 """
 
 RETURN = r"""
@@ -42,12 +47,16 @@ missing:
 """
 
 import re
+import time
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
 ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l"}
+OS_RELEASE = Path("/etc/os-release")
+LOCK_SECONDS = 300
 APT = [
-    *("apt-get", "--quiet", "--yes", "--option", "DPkg::Lock::Timeout=300"),
+    *("apt-get", "--quiet", "--yes", "--option", f"DPkg::Lock::Timeout={LOCK_SECONDS}"),
     *("--option", "Dpkg::Options::=--force-confdef", "--option", "Dpkg::Options::=--force-confold"),
 ]
 REMEDIES = (
@@ -69,9 +78,29 @@ def missing_of(names: list[str], listed: str) -> list[str]:
     return sorted(set(names) - installed)
 
 
+def apt(module: AnsibleModule, arguments: list[str]) -> tuple[int, str, str]:
+    """Run apt-get; while another one holds the lists, which DPkg::Lock::Timeout does not cover, wait for it."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        rc, out, err = module.run_command([*APT, *arguments], environ_update=ENVIRONMENT)
+        if rc == 0 or "Could not get lock" not in err or time.monotonic() > deadline:
+            return rc, out, err
+        time.sleep(2)
+
+
 def main() -> None:
-    module = AnsibleModule({"names": {"type": "list", "elements": "str", "required": True}}, supports_check_mode=True)
-    names = module.params["names"]
+    module = AnsibleModule(
+        {
+            "names": {"type": "list", "elements": "str", "required": True},
+            "release": {"type": "str", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    names, release = module.params["names"], module.params["release"]
+    system = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', OS_RELEASE.read_text(), flags=re.MULTILINE))
+    if (system.get("ID"), system.get("VERSION_ID")) != ("debian", release):
+        found = system.get("PRETTY_NAME", "of an unknown kind")
+        module.fail_json(msg=f"this machine is {found}, and Debian {release} is needed: see droplet_image")
     _, listed, _ = module.run_command(
         ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\\n", *names]
     )
@@ -82,8 +111,10 @@ def main() -> None:
         "diff": {"before": "", "after": "".join(f"{name}\n" for name in missing)},
     }
     if missing and not module.check_mode:
+        # A run that was cut off inside dpkg leaves it so that nothing more can be installed.
+        module.run_command(["dpkg", "--configure", "--pending", "--force-confdef", "--force-confold"])
         for arguments in (["update"], ["install", "--no-install-recommends", *missing]):
-            rc, out, err = module.run_command([*APT, *arguments], environ_update=ENVIRONMENT)
+            rc, out, err = apt(module, arguments)
             if rc != 0:
                 said = out + err
                 advice = next((advice for pattern, advice in REMEDIES if re.search(pattern, said)), "see what it said")

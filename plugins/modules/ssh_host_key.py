@@ -21,6 +21,12 @@ options:
       - It is created, for the owner only, if it does not exist.
     type: path
     required: true
+  replace:
+    description:
+      - Whether a key that is known, but whose private half is not here, may be replaced by a new one. Only while no
+        droplet has it; otherwise the noted key stays, since it is the only way to recognise the droplet.
+    type: bool
+    default: true
   state:
     description: Whether the key shall exist and be known. An existing key is never replaced.
     type: str
@@ -48,7 +54,7 @@ EXAMPLES = r"""
 
 - name: The private key reaches the droplet through its user_data
   ansible.builtin.set_fact:
-    droplet_user_data: "{{ lookup('ansible.builtin.template', 'user_data.yml') }}"
+    droplet_user_data: "{{ lookup('ansible.builtin.template', 'user_data') }}"
   no_log: true
   vars:
     private_key: "{{ lookup('ansible.builtin.file', host_key.private_key_file) }}"
@@ -134,11 +140,13 @@ class HostKey:
 
     def apply(self, present: bool) -> dict[str, object]:
         with self.locked():
-            had_key = self.private.exists()
+            before = self.lines()
+            noted = [" ".join(line.split()[1:3]) for line in before if line.split()[:1] == [self.host]]
+            kept = present and bool(noted) and not self.private.exists() and not self.module.params["replace"]
+            had_key = self.private.exists() or kept
             if present and not had_key and not self.module.check_mode:
                 self.make()
-            key = self.public_key() if present else None
-            before = self.lines()
+            key = noted[0] if kept else self.public_key() if present else None
             after = [line for line in before if line.split()[:1] != [self.host]]
             if key:
                 after.append(f"{self.host} {key}")
@@ -171,6 +179,7 @@ def main() -> None:
     spec = {
         "host": {"type": "str", "required": True},
         "state_dir": {"type": "path", "required": True},
+        "replace": {"type": "bool", "default": True},
         "state": {"choices": ["present", "absent"], "default": "present"},
     }
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)

@@ -16,6 +16,7 @@ from sbc_probe.config import DEFAULT_PATH, Config, ConfigError
 from sbc_probe.evidence import collect
 from sbc_probe.findings import ExitCode, State
 from sbc_probe.model import Evidence
+from sbc_probe.resolver import lookup
 from sbc_probe.verdict import Verdict, judge, judge_swap
 
 EXIT_CODES = "exit code: 0 proven, 1 not proven, 2 unknown, 3 ready, waiting for Microsoft"
@@ -24,6 +25,8 @@ EXIT_CODES = "exit code: 0 proven, 1 not proven, 2 unknown, 3 ready, waiting for
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is that of the verdict, 2 when the configuration cannot be used."""
     options = _parser().parse_args(arguments)
+    if options.command == "resolve":
+        return _resolve(options.name)
     try:
         config = Config.load(options.config)
     except ConfigError as error:
@@ -46,6 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader, such as head, has seen enough; Python would complain again at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return verdict.exit_code
+
+
+def _resolve(name: str) -> int:
+    found = lookup(name)
+    print(
+        "\n".join(found.addresses) or f"sbc-probe: {name}: {found.error}", file=None if found.addresses else sys.stderr
+    )
+    return ExitCode.PROVEN if found.addresses else ExitCode.FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
         "and Microsoft may still change the verdict",
     )
     serve = commands.add_parser("serve", help="serve /healthz, /metrics and /status.json on loopback")
+    resolve = commands.add_parser(
+        "resolve",
+        help="the IPv4 addresses of a name as the name servers give them, past /etc/hosts and every cache here",
+    )
+    resolve.add_argument("name")
     for command in (check, serve):
         command.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
     return parser

@@ -12,11 +12,17 @@ from tests.e2e import world
 
 
 @pytest.fixture(scope="session")
-def empty_lab() -> Iterator[None]:
-    """A lab with nobody in it, whatever was there before."""
+def network_before() -> str:
+    """The host's network without a lab, whatever was there before."""
     if os.geteuid() != 0:
         pytest.fail("the lab needs root: run the tests with sudo")
     world.lab("down")
+    return world.host_network()
+
+
+@pytest.fixture(scope="session")
+def empty_lab(network_before: str) -> Iterator[None]:
+    """A lab with nobody in it."""
     world.lab("up")
     yield
     world.lab("down")

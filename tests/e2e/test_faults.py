@@ -40,7 +40,8 @@ def test_a_certificate_of_the_wrong_name(proven: None) -> None:
     issued = world.droplet(
         "certbot certonly --non-interactive --standalone --key-type rsa --cert-name wrong -d wrong.voip.test "
         "--server https://acme.lab.test:14000/dir && "
-        "RENEWED_LINEAGE=/etc/letsencrypt/live/wrong /etc/letsencrypt/renewal-hooks/deploy/kamailio"
+        "cd /etc/letsencrypt/live/wrong && install -o kamailio -m 0400 privkey.pem /etc/kamailio/tls && "
+        "install -g kamailio -m 0640 fullchain.pem /etc/kamailio/tls && kamcmd tls.reload"
     )
     assert issued.code == 0, issued.text
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,15 +16,13 @@ FQDN = "sbc.fabrikam.test"
 
 
 @pytest.fixture
-def inventory() -> Iterator[Path]:
-    """An inventory of its own beside the lab's, as a user would copy one."""
-    copy = world.ROOT / "inventory/manual"
-    shutil.rmtree(copy, ignore_errors=True)
+def inventory(tmp_path: Path) -> Path:
+    """An inventory of its own, as a user would copy one."""
+    copy = tmp_path / "manual"
     shutil.copytree(world.ROOT / "inventory/lab", copy, ignore=shutil.ignore_patterns("contoso", "known_hosts*"))
     settings = {"sbc_fqdn": FQDN, "sbc_domain": "fabrikam.test", "sbc_dns": "manual"}
     (copy / "customers.yml").write_text(json.dumps({"sbc": {"hosts": {"fabrikam": settings}}}))
-    yield copy
-    shutil.rmtree(copy)
+    return copy
 
 
 def test_the_record_is_asked_for_and_waited_for(trunk: None, inventory: Path) -> None:

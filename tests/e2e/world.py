@@ -121,3 +121,19 @@ def api(method: str, path: str, body: Any = None) -> Any:
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as response:
         text = response.read()
     return json.loads(text) if text else None
+
+
+def host_network() -> str:
+    """The host's links, addresses, routes and rules, without what changes by itself."""
+    shown = [
+        run(*command).text
+        for command in (
+            ("ip", "-o", "link"),
+            ("ip", "-o", "addr"),
+            ("ip", "route"),
+            ("ip", "rule"),
+            ("nft", "list", "ruleset"),
+            ("sysctl", "net.ipv4.ip_forward"),
+        )
+    ]
+    return re.sub(r"valid_lft.*", "", "\n".join(shown))

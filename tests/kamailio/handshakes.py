@@ -9,7 +9,8 @@ With several TCP workers the OpenSSL module spoils something that all signatures
 see 'bad signature' from nearly every handshake on (Kamailio 6.0.1, Debian 13). One worker, or wolfSSL, does not.
 
 Runs on a Debian 13 machine with kamailio and kamailio-tls-modules (and kamailio-tls-wolfssl-modules), as any user, on
-loopback only: 127.7.0.1 to 127.7.0.40 and 127.7.1.1, TCP port 5071. Standard library and openssl(1) only.
+loopback only: 127.7.0.1 to 127.7.0.40 and 127.7.1.1, TCP port 5071. Standard library,
+openssl(1) and setpriv(1) only.
 
 Prints one JSON object; exits 0 when every handshake was good, 1 when any was bad or too few were made in time.
 """
@@ -32,6 +33,7 @@ from pathlib import Path
 PEERS = [f"127.7.0.{number}" for number in range(1, 41)]
 OURS = "127.7.1.1"
 PORT = 5071
+BOUND_TO_PARENT = ("setpriv", "--pdeathsig", "KILL")
 SUITES = "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256"
 
 KAMAILIO_CFG = """\
@@ -180,7 +182,7 @@ def start_kamailio(directory: Path, module: str, workers: int) -> subprocess.Pop
     (directory / "dispatcher.list").write_text("".join(f"1 sip:{peer}:{PORT};transport=tls\n" for peer in PEERS))
     with (directory / "kamailio.log").open("wb") as log:
         return subprocess.Popen(
-            ["kamailio", "-DD", "-E", "-m", "128", "-M", "16", "-f", str(directory / "kamailio.cfg"),
+            [*BOUND_TO_PARENT, "kamailio", "-DD", "-E", "-m", "128", "-M", "16", "-f", str(directory / "kamailio.cfg"),
              "-Y", str(directory), "-w", str(directory), "-P", str(directory / "kamailio.pid")],
             stdout=log, stderr=log, env=os.environ | {"PATH": os.environ.get("PATH", "") + ":/usr/sbin"},
         )  # fmt: skip

@@ -15,6 +15,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -69,7 +70,8 @@ def render(directory: Path, **variables: Any) -> None:
 
 
 def command(*arguments: str | Path) -> list[str]:
-    return [*COMMAND, *map(str, arguments)]
+    """A command in the root directory; it ends with the process that starts it, even if that one is killed."""
+    return [*handshakes.BOUND_TO_PARENT, *COMMAND, *map(str, arguments)]
 
 
 @pytest.fixture
@@ -127,6 +129,17 @@ class Proxy:
                         session.sendall(
                             handshakes.answer(self.requests[-1]).replace(b"200 OK", self.status.encode(), 1)
                         )
+
+
+def start_kamailio(directory: Path) -> subprocess.Popen[bytes]:
+    """Start Kamailio with the configuration in directory; what it says goes to the file `log` there."""
+    inside = Path("/") / directory.relative_to(ROOT)
+    with (directory / "log").open("wb") as log:
+        return subprocess.Popen(
+            command("kamailio", "-DD", "-E", "-f", inside / "kamailio.cfg", "-P", inside / "pid", "-Y", inside),
+            stdout=log,
+            stderr=log,
+        )
 
 
 class Sbc:
@@ -213,13 +226,7 @@ def start(directory: Path) -> Iterator[Start]:
             proxies = [Proxy(address, directory) for address in PROXIES]
             for proxy in proxies:
                 stack.callback(proxy.close)
-            inside = Path("/") / directory.relative_to(ROOT)
-            log = stack.enter_context((directory / "log").open("w"))
-            kamailio = subprocess.Popen(
-                command("kamailio", "-DD", "-E", "-f", inside / "kamailio.cfg", "-P", inside / "pid", "-Y", inside),
-                stdout=log,
-                stderr=log,
-            )
+            kamailio = start_kamailio(directory)
             stack.callback(kamailio.wait, timeout=10)
             stack.callback(kamailio.terminate)
             sbc = Sbc(directory, proxies)
@@ -234,6 +241,25 @@ def start(directory: Path) -> Iterator[Start]:
             return sbc
 
         yield begin
+
+
+@needs_kamailio
+def test_kamailio_ends_with_a_test_run_that_is_killed(directory: Path) -> None:
+    handshakes.make_certificates(directory)
+    render(directory, sbc_cloud_facts={"proxies": [{"host": PROXIES[0], "port": 5061}], "signalling_networks": []})
+    code = "import pathlib, sys, time, tests.kamailio.test_templates as run\n"
+    code += "run.start_kamailio(pathlib.Path(sys.argv[1])); time.sleep(60)"
+
+    def listens() -> bool:
+        with contextlib.suppress(OSError):
+            socket.create_connection((ADDRESS, 5061), source_address=(ADDRESS, 0)).close()
+            return True
+        return False
+
+    with subprocess.Popen([sys.executable, "-c", code, directory], cwd=REPOSITORY) as test_run:
+        assert wait_for(listens, 15)
+        test_run.kill()
+    assert wait_for(lambda: not listens(), 5)
 
 
 @needs_kamailio
