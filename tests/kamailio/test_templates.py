@@ -316,6 +316,10 @@ def test_a_proxy_fails_with_its_reason_and_comes_back(start: Start) -> None:
     for proxy in sbc.proxies:
         proxy.status = "200 OK"
     assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 8)
+    log = (sbc.directory / "log").read_text()
+    for proxy in sbc.proxies:
+        for said in ("is out of service", "is in service again"):
+            assert log.count(f"sip:{proxy.address}:5061;transport=tls {said}\n") == 1
 
 
 @needs_kamailio
