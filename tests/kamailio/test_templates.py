@@ -379,6 +379,14 @@ def test_microsoft_is_answered_and_its_options_are_kept_as_evidence(start: Start
 
 
 @needs_kamailio
+@pytest.mark.parametrize("ours", [FQDN, "SBC.Contoso.Example"])
+def test_our_name_is_known_in_any_case_and_kept_in_lower_case(start: Start, ours: str) -> None:
+    sbc = start(sbc_fqdn=ours)
+    assert sbc.ask(uri="sip:SBC.contoso.EXAMPLE:5061;transport=tls").startswith("SIP/2.0 200 ")
+    assert {key.partition(":")[0] for key in sbc.table("sbc_theirs")} == {FQDN}
+
+
+@needs_kamailio
 def test_this_machine_is_answered_and_leaves_no_evidence(start: Start) -> None:
     sbc = start()
     assert sbc.ask(source=ADDRESS).startswith("SIP/2.0 200 ")
