@@ -11,6 +11,7 @@ import hashlib
 import os
 import pwd
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +82,9 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Renders and compares; runs none of the commands and changes nothing.
+    description:
+      - Renders and compares; changes nothing. Of the commands only O(alive) is run, so it must change nothing either.
+      - An O(owner) or O(group) that does not exist yet is no failure then. A task before this one would have made it.
   diff_mode:
     support: full
     description: One diff for each file.
@@ -121,6 +124,8 @@ files:
   elements: str
   sample: [dispatcher.list]
 """
+
+UNKNOWN = -1
 
 
 @dataclass(frozen=True)
@@ -183,16 +188,24 @@ def target_of(link: Path) -> Path | None:
     return link.resolve() if link.is_symlink() and link.exists() else None
 
 
+def identity(module: AnsibleModule, parameter: str, kind: str, number: Callable[[str], int]) -> int:
+    """The number of the owner or group; UNKNOWN, which no file has, where check mode finds none yet."""
+    name = module.params[parameter]
+    try:
+        return number(name)
+    except KeyError:
+        if not module.check_mode:
+            module.fail_json(msg=f"{parameter} = {name}: no such {kind} on this machine")
+        return UNKNOWN
+
+
 def wanted_tree(module: AnsibleModule) -> dict[str, File]:
     parameters = module.params
-    try:
-        uid = pwd.getpwnam(parameters["owner"]).pw_uid if parameters["owner"] else os.geteuid()
-    except KeyError:
-        module.fail_json(msg=f"owner = {parameters['owner']}: no such user on this machine")
-    try:
-        gid = grp.getgrnam(parameters["group"]).gr_gid if parameters["group"] else os.getegid()
-    except KeyError:
-        module.fail_json(msg=f"group = {parameters['group']}: no such group on this machine")
+    uid, gid = os.geteuid(), os.getegid()
+    if parameters["owner"]:
+        uid = identity(module, "owner", "user", lambda name: pwd.getpwnam(name).pw_uid)
+    if parameters["group"]:
+        gid = identity(module, "group", "group", lambda name: grp.getgrnam(name).gr_gid)
     try:
         mode = int(parameters["mode"], 8)
     except ValueError:

@@ -244,9 +244,21 @@ def test_old_trees_go_but_never_the_good_one(installed: Service) -> None:
     assert installed.live("main.cfg") == "good number 4\n"
 
 
-def test_an_unknown_group_is_named(service: Service) -> None:
-    service.arguments["group"] = "no-such-group"
-    assert "group = no-such-group: no such group" in service.install()["msg"]
+@pytest.mark.parametrize("kind", ["owner", "group"])
+def test_an_unknown_owner_or_group_fails_but_in_check_mode_it_would_only_change(installed: Service, kind: str) -> None:
+    installed.arguments[kind] = "nobody-like-that"
+    assert f"{kind} = nobody-like-that: no such " in installed.install()["msg"]
+    result = installed.install(check_mode=True, diff=True)
+    assert (result["changed"], result.get("failed")) == (True, None)
+    assert result["files"] == ["data/list", "main.cfg"]
+    assert installed.steps() == []
+
+
+def test_check_mode_asks_whether_the_program_runs(installed: Service) -> None:
+    installed.arguments["alive"] = f"echo alive >>{installed.log}; false"
+    result = installed.install(check_mode=True)
+    assert (result["changed"], result["action"]) == (True, "restart")
+    assert set(installed.steps()) == {"alive"}
 
 
 def play(directory: Path, variables: dict[str, str], *flags: str) -> str:
