@@ -61,6 +61,7 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    monkeypatch.delenv("DEBIAN_FRONTEND", raising=False)
     return Machine(tmp_path, Programs(tmp_path, monkeypatch))
 
 

@@ -6,6 +6,7 @@ import base64
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 
@@ -57,6 +58,19 @@ def test_the_same_sources_give_the_same_bytes(plugin: ModuleType, package: Path)
     assert plugin.zipapp(f"{package}/../{package.name}") == before
     (package / "inner" / "words.py").write_text("WORDS = 'good night'\n")
     assert plugin.zipapp(str(package)) != before
+
+
+def test_neither_the_clock_nor_the_file_system_shows(plugin: ModuleType, package: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(unpack(plugin.zipapp(str(package)), tmp_path)) as archive:
+        start, *members = archive.infolist()
+    assert start.filename == "__main__.py"
+    assert [member.filename for member in members] == [
+        "greeter/__init__.py",
+        "greeter/__main__.py",
+        "greeter/inner/__init__.py",
+        "greeter/inner/words.py",
+    ]
+    assert {member.date_time for member in (start, *members)} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def test_the_probe_as_it_is_installed(plugin: ModuleType, tmp_path: Path) -> None:
