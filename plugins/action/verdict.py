@@ -52,7 +52,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # no types
         )
         report, flags = arguments["report"], flags_of(arguments["dispatcher"])
         state = report["overall"]["state"]
-        proven = state == PROVEN and bool(flags) and set(flags.values()) == {"AP"}
+        proven = state == PROVEN and set(flags.values()) == {"AP"}
         result = {"changed": False, "sbc_report": report, "flags": flags}
         if proven:
             return result | {"msg": f"{report['fqdn']} is AP at every proxy, and that is true."}

@@ -93,6 +93,14 @@ _REMEDIES = (
         r"too many certificates|rateLimited",
         "the authority's rate limit is reached; wait, or rehearse with certificate_directory: staging",
     ),
+    (
+        r"certificate verify failed|CERTIFICATE_VERIFY_FAILED",
+        "the directory's own certificate is not trusted: see base_trusted_roots",
+    ),
+    (
+        r"HTTPSConnectionPool|Failed to resolve|Name or service not known|urn:ietf:params:acme:error:serverInternal",
+        "the ACME directory does not answer: look at certificate_directory, or try again later",
+    ),
     (r"NXDOMAIN|no valid A records|DNS problem", "the name does not lead here yet: look at its A record"),
     (
         r"Timeout during connect|Connection refused|Fetching http",
@@ -101,14 +109,6 @@ _REMEDIES = (
     (
         r"Could not bind|port 80.*in use",
         "something else listens on port 80 of the droplet: `ss -ltnp sport = :80` names it",
-    ),
-    (
-        r"certificate verify failed|CERTIFICATE_VERIFY_FAILED",
-        "the directory's own certificate is not trusted: see base_trusted_roots",
-    ),
-    (
-        r"Failed to resolve|Name or service not known|ConnectionError|urn:ietf:params:acme:error:serverInternal",
-        "the ACME directory does not answer: look at certificate_directory, or try again later",
     ),
 )
 

@@ -148,8 +148,12 @@ class File:
         path, text, encoded = given["path"], given["content"], given["base64"]
         if not os.path.isabs(path):
             raise ValueError(f"{path}: not an absolute path")
-        content = text.encode() if text is not None else None if encoded is None else base64.b64decode(encoded)
-        return cls(path, content, int(given["mode"], 8), given["owner"], given["group"], given["validate"])
+        try:
+            content = text.encode() if text is not None else None if encoded is None else base64.b64decode(encoded)
+            mode = int(given["mode"], 8)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        return cls(path, content, mode, given["owner"], given["group"], given["validate"])
 
     @property
     def secret(self) -> bool:
@@ -187,7 +191,7 @@ def put(file: File, run: Callable[..., tuple[int, str, str]]) -> None:
         return
     numbers = file.numbers()
     if numbers is None:
-        raise ValueError(f"{file.path}: the machine has no user {file.owner} or no group {file.group}")
+        raise ValueError(f"the machine has no user {file.owner} or no group {file.group}")
     directory = os.path.dirname(file.path)
     os.makedirs(directory, mode=0o755, exist_ok=True)
     handle, unfinished = tempfile.mkstemp(dir=directory, prefix=".sbc-")
@@ -273,32 +277,33 @@ def main() -> None:
     files += [File(path, None, 0, "root", "root") for path in sorted(strays)]
     pending = [(file, present) for file in files if differs(file, present := read(file.path))]
     changed = [file.path for file, _ in pending]
-    commands = [
-        apply["command"]
-        for apply in module.params["apply"]
-        if note(apply["command"]).exists() or any(fnmatch.filter(changed, pattern) for pattern in apply["paths"])
+    due = [
+        (apply["command"], noted)
+        for place, apply in enumerate(module.params["apply"])
+        if (noted := note(place, apply["paths"])).exists()
+        or any(fnmatch.filter(changed, pattern) for pattern in apply["paths"])
     ]
     result = {
-        "changed": bool(changed or commands),
+        "changed": bool(changed or due),
         "changed_files": changed,
-        "applied": commands,
+        "applied": [command for command, _ in due],
         "diff": [describe(file, present) for file, present in pending],
     }
     if not module.check_mode:
-        if commands:
+        if due:
             DUE.mkdir(parents=True, exist_ok=True)
-        for command in commands:
-            note(command).write_text(command + "\n")
+        for command, noted in due:
+            noted.write_text(command + "\n")
         for file, _ in pending:
             try:
                 put(file, module.run_command)
             except (OSError, ValueError) as error:
                 module.fail_json(msg=f"{file.path}: {error}", **result)
-        for command in commands:
+        for command, noted in due:
             rc, out, err = module.run_command(command, use_unsafe_shell=True)
             if rc != 0:
                 module.fail_json(msg=f"`{command}` exited {rc}: {(err or out).strip()}", **result)
-            note(command).unlink()
+            noted.unlink()
     idle = [unit for unit in module.params["units"] if not runs(module, unit)]
     if idle and not module.check_mode:
         rc, out, err = module.run_command(["systemctl", "enable", "--now", *idle])
@@ -313,9 +318,9 @@ def runs(module: AnsibleModule, unit: str) -> bool:
     return bool(out.split() == ["active", "enabled"])
 
 
-def note(command: str) -> Path:
-    """The file that says that a command is due."""
-    return DUE / hashlib.sha256(command.encode()).hexdigest()[:16]
+def note(place: int, paths: list[str]) -> Path:
+    """The file that says that what these paths are for is not in force yet; the command itself may change meanwhile."""
+    return DUE / hashlib.sha256("\n".join([str(place), *paths]).encode()).hexdigest()[:16]
 
 
 if __name__ == "__main__":

@@ -112,7 +112,8 @@ def main() -> None:
     }
     if missing and not module.check_mode:
         # A run that was cut off inside dpkg leaves it so that nothing more can be installed.
-        module.run_command(["dpkg", "--configure", "--pending", "--force-confdef", "--force-confold"])
+        configure = ["dpkg", "--configure", "--pending", "--force-confdef", "--force-confold"]
+        module.run_command(configure, environ_update=ENVIRONMENT)
         for arguments in (["update"], ["install", "--no-install-recommends", *missing]):
             rc, out, err = apt(module, arguments)
             if rc != 0:

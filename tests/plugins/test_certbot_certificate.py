@@ -237,7 +237,6 @@ def test_certbot_gets_none(certificate: Certificate, machine: Machine) -> None:
             "HTTPSConnectionPool(host='acme.example', port=443): Max retries exceeded with url: /directory (Caused by"
             " NewConnectionError('Failed to establish a new connection: [Errno 111] Connection refused'))",
             "certificate_directory",
-            marks=pytest.mark.xfail(strict=True, reason="is taken for a port 80 that cannot be reached"),
         ),
         ("An unexpected error occurred", "/var/log/letsencrypt/letsencrypt.log"),
     ],
