@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -27,6 +28,14 @@ def from_der(der: bytes) -> Certificate | Unread:
     """A certificate as it came over the wire."""
     try:
         return _facts(x509.load_der_x509_certificate(der))
+    except ValueError as error:
+        return Unread(f"the certificate cannot be read: {error}")
+
+
+def from_kamailio(text: str) -> Certificate | Unread:
+    """A certificate as Kamailio keeps it, PEM in URL encoding ($tls_peer_urlencoded_cert)."""
+    try:
+        return _facts(x509.load_pem_x509_certificate(unquote_to_bytes(text)))
     except ValueError as error:
         return Unread(f"the certificate cannot be read: {error}")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sbc_probe import certificate, wire
 from sbc_probe.config import Config
-from sbc_probe.model import Answer, Destination, Evidence, Kamailio, Reach, Theirs, Unread
+from sbc_probe.model import Answer, Certificate, Destination, Evidence, Kamailio, Reach, Theirs, Unread
 from sbc_probe.resolver import lookup
 from sbc_probe.rpc import Rpc, RpcError
 
@@ -97,7 +97,8 @@ def _destination(item: dict[str, Any], answers: Table) -> Destination:
     answer = None
     if (at := answers.get(f"{host}:time")) and (code := answers.get(f"{host}:code")):
         reason, since = str(answers.get(f"{host}:reason", "")), float(answers.get(f"{host}:since", at))
-        answer = Answer(float(at), int(code), reason, since)
+        peer = certificate.from_kamailio(str(answers.get(f"{host}:certificate", "")))
+        answer = Answer(float(at), int(code), reason, since, peer.names if isinstance(peer, Certificate) else ())
     sent = answers.get(f"{host}:sent")
     average = item.get("LATENCY", {}).get("AVG")
     return Destination(

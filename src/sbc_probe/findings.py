@@ -57,6 +57,7 @@ class Cause(StrEnum):
     PROXY_DNS = "proxy_dns"
     PROXY_UNREACHABLE = "proxy_unreachable"
     PROXY_CERTIFICATE = "proxy_certificate"
+    PROXY_CERTIFICATE_NAME = "proxy_certificate_name"
     PROXY_TLS = "proxy_tls"
     PROXY_SILENT = "proxy_silent"
     PROXY_REFUSES = "proxy_refuses"

@@ -10,6 +10,7 @@ from sbc_probe.config import Config
 from sbc_probe.findings import SLACK, Cause, Finding
 from sbc_probe.flags import meaning
 from sbc_probe.model import Destination, Evidence, Kamailio, Reach, Unread
+from sbc_probe.ours import covers
 
 
 def _round_time(config: Config) -> float:
@@ -29,6 +30,12 @@ def _refused(destination: Destination, kamailio: Kamailio) -> bool:
     return answer is not None and answer.at >= kamailio.loaded_at and not 200 <= answer.code < 300
 
 
+def _misnamed(destination: Destination, kamailio: Kamailio) -> bool:
+    """Since the last start it answered with a certificate that does not carry its name (RFC 5922, 7.3)."""
+    answer = destination.answer
+    return answer is not None and answer.at >= kamailio.loaded_at and not covers(answer.names, destination.host)
+
+
 def flaw_of(config: Config, evidence: Evidence, kamailio: Kamailio, destination: Destination) -> Finding | None:
     """What keeps this destination from being proven AP; the evidence is said of it, without its name."""
     now, flags, answer, sent_at = evidence.taken_at, destination.flags, destination.answer, destination.sent_at
@@ -40,6 +47,8 @@ def flaw_of(config: Config, evidence: Evidence, kamailio: Kamailio, destination:
 
     if flags[:1] == "D" or flags == "IX":
         return _disabled(destination)
+    if _misnamed(destination, kamailio) and (answered or not overdue):
+        return _another(destination, round_time)
     if _refused(destination, kamailio) and (answered or not overdue):
         return _refusal(destination, round_time)
     if found := _no_way(config, evidence, destination):
@@ -71,6 +80,19 @@ def _disabled(destination: Destination) -> Finding:
         f"{destination.flags}, taken out by hand",
         f"kamcmd dispatcher.set_state ap 1 '{destination.uri}'",
         (destination.uri,),
+    )
+
+
+def _another(destination: Destination, patience: float) -> Finding:
+    answer = destination.answer
+    assert answer is not None
+    return Finding(
+        Cause.PROXY_CERTIFICATE_NAME,
+        f"{destination.flags}; the certificate behind its answers is for {', '.join(answer.names) or 'no name at all'}",
+        f"resolvectl query {destination.host}: its address must be Microsoft's; else somebody answers in its place.",
+        (destination.uri,),
+        seen_at=answer.at,
+        patience=patience,
     )
 
 
@@ -183,7 +205,10 @@ def knows_no_trunk(kamailio: Kamailio) -> bool:
         bool(kamailio.destinations)
         and kamailio.theirs is None
         and all(
-            _refused(destination, kamailio) and destination.answer is not None and destination.answer.code == 403
+            _refused(destination, kamailio)
+            and not _misnamed(destination, kamailio)
+            and destination.answer is not None
+            and destination.answer.code == 403
             for destination in kamailio.destinations
         )
     )

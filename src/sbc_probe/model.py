@@ -24,12 +24,16 @@ class Unread:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The last answer to our OPTIONS from one destination; `since`: when this code came first, with no other since."""
+    """The last answer to our OPTIONS from one destination; `since`: when this code came first, with no other since.
+
+    `names` are those in the certificate of the connection that it came on, none when Kamailio kept no certificate.
+    """
 
     at: float
     code: int
     reason: str
     since: float
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ waiting   everything on our side is in order and no trunk exists yet. The rule: 
           proxy, since a trunk is known to all proxies of a cloud or to none;
 failed    one proxy answers 403 while the others do not, or Microsoft answers our OPTIONS with 200 but its own never
           reach us: the 200 proves that the trunk exists, so the way to our port is closed;
-proven    every destination is AP by an answer with 2xx since the last start, Microsoft's own OPTIONS came lately from
-          its signalling networks and got 200, and the certificate on the wire is the one on disk and good throughout.
+proven    every destination is AP by an answer with 2xx since the last start, from a peer whose certificate carries its
+          name, Microsoft's own OPTIONS came lately from its signalling networks and got 200, and the certificate on the
+          wire is the one on disk and good throughout.
 """
 
 from __future__ import annotations

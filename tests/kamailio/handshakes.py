@@ -33,6 +33,7 @@ from pathlib import Path
 PEERS = [f"127.7.0.{number}" for number in range(1, 41)]
 OURS = "127.7.1.1"
 PORT = 5071
+NEW_KEY = ("-newkey", "rsa:2048", "-nodes")
 BOUND_TO_PARENT = ("setpriv", "--pdeathsig", "KILL")
 SUITES = "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256"
 
@@ -109,14 +110,19 @@ def openssl(*arguments: str) -> None:
 
 def make_certificates(directory: Path) -> None:
     """An RSA CA with two RSA 2048 certificates: `sbc` and `peer`."""
-    new_key = ["-newkey", "rsa:2048", "-nodes"]
     ca, ca_key = str(directory / "ca.pem"), str(directory / "ca.key")
-    openssl("req", "-x509", *new_key, "-keyout", ca_key, "-out", ca, "-subj", "/CN=Handshakes", "-days", "2")
+    openssl("req", "-x509", *NEW_KEY, "-keyout", ca_key, "-out", ca, "-subj", "/CN=Handshakes", "-days", "2")
     for name in ("sbc", "peer"):
-        request, key = str(directory / f"{name}.csr"), str(directory / f"{name}.key")
-        openssl("req", *new_key, "-keyout", key, "-out", request, "-subj", f"/CN={name}")
-        openssl("x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-days", "2",
-                "-out", str(directory / f"{name}.pem"))  # fmt: skip
+        issue(directory, name, name)
+
+
+def issue(directory: Path, file: str, common_name: str) -> None:
+    """A certificate of that CA."""
+    request, key, certificate = (str(directory / f"{file}.{suffix}") for suffix in ("csr", "key", "pem"))
+    ca, ca_key = str(directory / "ca.pem"), str(directory / "ca.key")
+    openssl("req", *NEW_KEY, "-keyout", key, "-out", request, "-subj", f"/CN={common_name}")
+    openssl("x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-days", "2",
+            "-out", certificate)  # fmt: skip
 
 
 def peer_context(directory: Path) -> ssl.SSLContext:

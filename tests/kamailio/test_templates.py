@@ -28,6 +28,11 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
+from sbc_probe.config import Config
+from sbc_probe.evidence import collect
+from sbc_probe.findings import Cause
+from sbc_probe.model import Lookup
+from sbc_probe.verdict import judge
 from tests.kamailio import handshakes
 
 REPOSITORY = Path(__file__).parents[2]
@@ -266,7 +271,8 @@ def test_kamailio_ends_with_a_test_run_that_is_killed(directory: Path) -> None:
             return True
         return False
 
-    with subprocess.Popen([sys.executable, "-c", code, directory], cwd=REPOSITORY) as test_run:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", code, directory], cwd=REPOSITORY, env=environment) as test_run:
         assert wait_for(listens, 15)
         test_run.kill()
     assert wait_for(lambda: not listens(), 5)
@@ -278,7 +284,7 @@ def test_every_proxy_is_asked_at_the_start_and_proven(start: Start) -> None:
     assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 3)
     answers = sbc.table("sbc_answers")
     assert sorted(answers) == sorted(
-        f"{proxy}:{key}" for proxy in PROXIES for key in ("sent", "time", "code", "reason", "since")
+        f"{proxy}:{key}" for proxy in PROXIES for key in ("sent", "time", "code", "reason", "since", "certificate")
     )
     assert [answers[f"{proxy}:code"] for proxy in PROXIES] == [200, 200, 200]
     assert all(sbc.table("sbc_self")["loaded"] <= answers[f"{proxy}:time"] <= time.time() for proxy in PROXIES)
@@ -357,6 +363,42 @@ def test_a_proxy_of_another_authority_is_never_active(start: Start, tmp_path: Pa
         time.sleep(0.5)
         assert sbc.flags() == ["AX"]
         assert foreign.requests == []
+
+
+@needs_kamailio
+def test_the_probe_tells_a_trusted_proxy_of_another_name(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    sbc = start()
+    proxies = {"127.7.2.4": "127.7.2.4", "127.7.2.5": "sip.fabrikam.example"}
+    config = Config.parse(
+        {
+            "customer": "contoso",
+            "fqdn": FQDN,
+            "address": ADDRESS,
+            "proxies": list(proxies),
+            "signalling_networks": ["127.7.2.0/24"],
+            "rpc_socket": str(sbc.directory / "rpc.sock"),
+            "certificate": str(sbc.directory / "sbc.pem"),
+            "trusted_roots": str(sbc.directory / "ca.pem"),
+            "proxy_roots": str(sbc.directory / "ca.pem"),
+        }
+    )
+    monkeypatch.setattr("sbc_probe.evidence.lookup", lambda name: Lookup((ADDRESS if name == FQDN else name,)))
+    (sbc.directory / "dispatcher.list").write_text(
+        "".join(f"1 sip:{address}:5061;transport=tls 0 1\n" for address in proxies)
+    )
+    with contextlib.ExitStack() as stack:
+        for address, name in proxies.items():
+            handshakes.issue(sbc.directory, "peer", name)
+            stack.callback(Proxy(address, sbc.directory).close)
+        sbc.rpc("dispatcher.reload")
+        sbc.rpc("evrexec.run", "evrexec:ping")
+        assert wait_for(lambda: sbc.flags() == ["AP", "AP"], 3)
+        found = {item.destination.host: item.finding for item in judge(config, collect(config)).destinations}
+    assert found.pop("127.7.2.4") is None
+    (another,) = found.values()
+    assert another
+    assert another.cause is Cause.PROXY_CERTIFICATE_NAME
+    assert "sip.fabrikam.example" in another.evidence
 
 
 @needs_kamailio

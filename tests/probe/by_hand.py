@@ -25,6 +25,7 @@ DAY = 86400.0
 FQDN = "sbc.example.com"
 PROXIES = ("sip.pstnhub.microsoft.com", "sip2.pstnhub.microsoft.com", "sip3.pstnhub.microsoft.com")
 ADDRESSES = {host: f"52.112.0.{number}" for number, host in enumerate(PROXIES, 1)}
+NAMES = ("*.pstnhub.microsoft.com", "sip.pstnhub.dod.teams.microsoft.us")
 CONFIG = Config.parse(
     {
         "customer": "acme",
@@ -47,8 +48,10 @@ GOOD = Certificate(
 )
 
 
-def answered(code: int = 200, reason: str = "OK", ago: float = 10, since: float = 3600) -> Answer:
-    return Answer(NOW - ago, code, reason, NOW - max(ago, since))
+def answered(
+    code: int = 200, reason: str = "OK", ago: float = 10, since: float = 3600, names: tuple[str, ...] = NAMES
+) -> Answer:
+    return Answer(NOW - ago, code, reason, NOW - max(ago, since), names)
 
 
 def destination(host: str, flags: str = "AP", answer: Answer | None = None, sent_ago: float | None = 10) -> Destination:

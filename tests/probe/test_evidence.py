@@ -6,9 +6,10 @@ import os
 import socket
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
-from miniature import KamailioRpc
+from miniature import Authority, KamailioRpc
 
 from sbc_probe.config import Config
 from sbc_probe.evidence import read_kamailio, to_visit
@@ -33,8 +34,8 @@ def refused(config: Config) -> Unread:
 def test_destinations_carry_flags_latency_and_answers(rpc: KamailioRpc, config: Config) -> None:
     good, forbidden, silent = read(config).destinations
     assert (good.host, good.flags, good.latency_ms) == ("p1.example.net", "AP", 4.333333)
-    assert good.answer == Answer(1795419781, 200, "OK", since=1795419766)
-    assert forbidden.answer == Answer(1795419781, 403, "Forbidden", since=1795419766)
+    assert good.answer == Answer(1795419781, 200, "OK", since=1795419766, names=())
+    assert forbidden.answer == Answer(1795419781, 403, "Forbidden", since=1795419766, names=())
     assert (silent.flags, silent.answer, silent.sent_at) == ("IP", None, 1795419781)
 
 
@@ -42,6 +43,17 @@ def test_a_latency_that_was_never_measured_is_absent(rpc: KamailioRpc, config: C
     assert read(config).destinations[2].latency_ms is None
     rpc.table("sbc_answers", **{"p3.example.net:time": 5, "p3.example.net:code": 200})
     assert read(config).destinations[2].latency_ms == 0
+
+
+def test_an_answer_carries_the_names_in_its_certificate(rpc: KamailioRpc, config: Config, authority: Authority) -> None:
+    pem = authority.issue("p3", "p3.example.net", "*.example.org").read_text()
+    for text, names in ((quote(pem), ("p3.example.net", "*.example.org")), ("-----BEGIN%20", ())):
+        rpc.table(
+            "sbc_answers", **{"p3.example.net:time": 5, "p3.example.net:code": 200, "p3.example.net:certificate": text}
+        )
+        answer = read(config).destinations[2].answer
+        assert answer
+        assert answer.names == names
 
 
 def test_theirs_and_the_start_come_from_the_tables(rpc: KamailioRpc, config: Config) -> None:

@@ -10,6 +10,7 @@ import zipapp
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from miniature import FQDN, Authority, KamailioRpc, SipPort
@@ -24,19 +25,21 @@ HOSTS = ("p1.example.net", "p2.example.net", "p3.example.net")
 class Sbc:
     """What the command finds; every test spoils something."""
 
-    def __init__(self, file: Path, port: SipPort, rpc: KamailioRpc) -> None:
-        self.file, self.port, self.rpc = file, port, rpc
+    def __init__(self, file: Path, port: SipPort, rpc: KamailioRpc, proxies: Path) -> None:
+        self.file, self.port, self.rpc, self.proxies = file, port, rpc, proxies
         self.loaded = int(time.time()) - 300
         self.answers(200, 200, 200)
         self.theirs(20)
 
     def answers(self, *codes: int | None, ago: int = 1) -> None:
         """Let the proxies' last answers have these codes; None: no answer to the last OPTIONS, 30 s ago."""
-        now, table, targets = int(time.time()), {}, []
+        now, targets = int(time.time()), []
+        table: dict[str, Any] = {}
         for host, code in zip(HOSTS, codes, strict=True):
             table[f"{host}:sent"] = now - (ago if code else 30)
             if code:
                 table |= {f"{host}:time": now - ago, f"{host}:code": code, f"{host}:since": self.loaded}
+                table[f"{host}:certificate"] = quote(self.proxies.read_text())
             flags = {200: "AP", None: "IP"}.get(code, "IP")
             latency = {"AVG": 5.0, "TIMEOUT": 0}
             targets.append(
@@ -54,6 +57,12 @@ class Sbc:
         return int(cli.main(["check", "--config", str(self.file), *options]))
 
 
+@pytest.fixture(scope="module")
+def proxies(authority: Authority) -> Path:
+    """One certificate for all proxies."""
+    return authority.issue("proxies", *HOSTS)
+
+
 @pytest.fixture
 def sbc(
     tmp_path: Path,
@@ -61,6 +70,7 @@ def sbc(
     rpc: KamailioRpc,
     open_port: Callable[..., SipPort],
     certificate: Path,
+    proxies: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Sbc:
     port = open_port(certificate)
@@ -68,7 +78,7 @@ def sbc(
     file.write_text(json.dumps({**settings, "port": port.port}))
     addresses = {FQDN: "127.0.0.1", **{host: f"127.0.0.1{number}" for number, host in enumerate(HOSTS, 1)}}
     monkeypatch.setattr("sbc_probe.evidence.lookup", lambda name: Lookup((addresses[name],)))
-    return Sbc(file, port, rpc)
+    return Sbc(file, port, rpc, proxies)
 
 
 def test_proven(sbc: Sbc, capsys: pytest.CaptureFixture[str]) -> None:

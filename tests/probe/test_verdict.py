@@ -178,6 +178,17 @@ PROXY_FAULTS = {
     "a certificate that does not verify": (SILENT, reach(tls="untrusted"), Cause.PROXY_CERTIFICATE),
     "it hangs up before TLS": (SILENT, reach(tls="broken"), Cause.PROXY_TLS),
     "silence after the handshake": (SILENT, reach(), Cause.PROXY_SILENT),
+    "a certificate for another name": (
+        {"answer": answered(names=("sip.example.net",))},
+        {},
+        Cause.PROXY_CERTIFICATE_NAME,
+    ),
+    "an answer without a certificate": ({"answer": answered(names=())}, {}, Cause.PROXY_CERTIFICATE_NAME),
+    "a refusal by another": (
+        {"flags": "IP", "answer": answered(403, "Forbidden", names=("sip.example.net",))},
+        {},
+        Cause.PROXY_CERTIFICATE_NAME,
+    ),
     "403": (REFUSED, {}, Cause.PROXY_FORBIDS),
     "403 while the next OPTIONS is on its way": (
         {"flags": "IP", "answer": answered(403, "Forbidden", ago=61), "sent_ago": 1},
@@ -288,6 +299,9 @@ class TestTime:
         assert judge(CONFIG, evidence(fqdn=Lookup((), "NXDOMAIN", True))).findings[0].seen_at == -math.inf
 
 
+REFUSED_BY_ANOTHER = {"flags": "IP", "answer": answered(403, "Forbidden", names=("sip.example.net",))}
+
+
 class TestTrunk:
     """'Ready, waiting for Microsoft' against everything that looks like it."""
 
@@ -320,6 +334,10 @@ class TestTrunk:
             ({"kamailio": kamailio(sip=REFUSED, sip2=REFUSED, sip3=SILENT, theirs=None)}, Cause.PROXY_SILENT),
             ({"kamailio": kamailio(**ALL_REFUSE)}, Cause.PROXY_FORBIDS),
             (
+                {"kamailio": kamailio(sip=REFUSED, sip2=REFUSED, sip3=REFUSED_BY_ANOTHER, theirs=None)},
+                Cause.PROXY_CERTIFICATE_NAME,
+            ),
+            (
                 {"kamailio": kamailio(**ALL_REFUSE, theirs=None), "fqdn": Lookup((), "NXDOMAIN", True)},
                 Cause.FQDN_UNRESOLVED,
             ),
@@ -331,7 +349,14 @@ class TestTrunk:
                 Cause.CONTACT_WRONG,
             ),
         ],
-        ids=["one answers", "one is silent", "microsoft came before", "our name is missing", "our Contact is wrong"],
+        ids=[
+            "one answers",
+            "one is silent",
+            "microsoft came before",
+            "one is another",
+            "our name is missing",
+            "our Contact is wrong",
+        ],
     )
     def test_anything_else_is_a_fault(self, changes: dict[str, Any], cause: Cause) -> None:
         verdict = judge(CONFIG, evidence(**changes))
