@@ -305,6 +305,7 @@ def test_proxies_are_asked_again_on_demand_and_after_a_reload(start: Start) -> N
     for count in (2, 3):
         sbc.rpc("evrexec.run", "evrexec:ping")
         assert wait_for(lambda: [len(proxy.requests) for proxy in sbc.proxies] == [count] * 3, 3)  # noqa: B023
+    time.sleep(0.3)  # the last answers, still on their way, would make them active
     sbc.rpc("dispatcher.reload")
     assert sbc.flags() == ["AX", "AX", "AX"]
     sbc.rpc("evrexec.run", "evrexec:ping")
