@@ -23,6 +23,9 @@ ACME_ROOT = settings.ROOTS / "acme.pem"
 # A certificate's life in seconds as Let's Encrypt's classic profile has it (90 days).
 _CERTIFICATE_LIFE = 90 * 86_400
 
+# Validation without a pause, and no nonce refused at random, which Let's Encrypt does not do either.
+_PEBBLE_ENVIRONMENT = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0"}
+
 _SQUID = """
 http_port {address}:{port}
 acl debian dstdomain {hosts}
@@ -62,7 +65,7 @@ class Services:
         await self._spawn(
             "dns", dns, sys.executable, "-m", "lab.dns", "--listen", settings.DNS_ADDRESS, "--control", str(socket)
         )
-        await self._spawn("acme", acme, "pebble", *_pebble(leaves[settings.ACME_NAME]), env={"PEBBLE_VA_NOSLEEP": "1"})
+        await self._spawn("acme", acme, "pebble", *_pebble(leaves[settings.ACME_NAME]), env=_PEBBLE_ENVIRONMENT)
         await self._spawn("packages", None, "squid", "-N", "-f", str(_squid()))
         await asyncio.gather(self._wait_for_file("dns", socket), self._wait_for_pebble())
         await self._spawn("microsoft", microsoft, sys.executable, "-m", "lab.microsoft", "--config", _microsoft(leaves))
