@@ -98,7 +98,7 @@ _REMEDIES = (
         "the directory's own certificate is not trusted: see base_trusted_roots",
     ),
     (
-        r"HTTPSConnectionPool|anti-replay nonce|Failed to resolve|Name or service not known|urn:ietf:params:acme:error:serverInternal",
+        r"HTTPSConnectionPool|anti-replay nonce|Failed to resolve|Name or service not known|acme:error:serverInternal",
         "the ACME directory does not answer as it should: look at certificate_directory, or try again later",
     ),
     (r"NXDOMAIN|no valid A records|DNS problem", "the name does not lead here yet: look at its A record"),

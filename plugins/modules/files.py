@@ -306,9 +306,11 @@ def main() -> None:
             noted.unlink()
     idle = [unit for unit in module.params["units"] if not runs(module, unit)]
     if idle and not module.check_mode:
-        rc, out, err = module.run_command(["systemctl", "enable", "--now", *idle])
-        if rc != 0:
-            module.fail_json(msg=f"systemctl enable --now {' '.join(idle)}: {(err or out).strip()}", **result)
+        # Without --no-reload every enable would let systemd read all units again.
+        for verb in ("enable --quiet --no-reload", "start"):
+            rc, out, err = module.run_command(["systemctl", *verb.split(), *idle])
+            if rc != 0:
+                module.fail_json(msg=f"systemctl {verb} {' '.join(idle)}: {(err or out).strip()}", **result)
     module.exit_json(**result | {"changed": result["changed"] or bool(idle), "started_units": idle})
 
 
