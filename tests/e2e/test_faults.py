@@ -53,7 +53,7 @@ def test_a_certificate_of_the_wrong_name(proven: None) -> None:
 
 
 def test_port_5061_closed_in_the_cloud_firewall(proven: None) -> None:
-    (firewall,) = world.api("GET", "firewalls")["firewalls"]
+    firewall = world.firewall()
     body = {key: firewall[key] for key in ("name", "outbound_rules", "tags", "droplet_ids")}
     open_ports = [rule for rule in firewall["inbound_rules"] if rule["ports"] != "5061"]
     world.api("PUT", f"firewalls/{firewall['id']}", body | {"inbound_rules": open_ports})

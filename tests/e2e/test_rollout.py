@@ -97,7 +97,7 @@ def test_only_what_is_needed_listens(proven: None) -> None:
 def test_the_droplet_keeps_strangers_out_by_itself(proven: None) -> None:
     """Without the cloud firewall its own packet filter still is there."""
     address = world.check()["address"]
-    (firewall,) = world.api("GET", "firewalls")["firewalls"]
+    firewall = world.firewall()
     world.api("DELETE", f"firewalls/{firewall['id']}")
     reached = [
         port

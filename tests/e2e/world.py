@@ -123,6 +123,12 @@ def api(method: str, path: str, body: Any = None) -> Any:
     return json.loads(text) if text else None
 
 
+def firewall() -> dict[str, Any]:
+    """The customer's cloud firewall."""
+    found: list[dict[str, Any]] = api("GET", "firewalls")["firewalls"]
+    return next(each for each in found if each["name"] == f"sbc-{CUSTOMER}")
+
+
 def host_network() -> str:
     """The host's links, addresses, routes and rules, without what changes by itself."""
     shown = [
