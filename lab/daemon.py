@@ -58,7 +58,7 @@ def _control(account: Account, running: services.Services, droplets: machines.Ns
 
 
 async def serve() -> None:
-    """Bring everything up, say so in the file READY, and take everything down on SIGTERM."""
+    """Bring everything up, say so in the file READY, and serve until SIGTERM; the next `up` or `down` clears up."""
     cgroup.enter(GROUP)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
