@@ -76,7 +76,7 @@ def render(directory: Path, **variables: Any) -> None:
 
 def command(*arguments: str | Path) -> list[str]:
     """A command in the root directory; it ends with the process that starts it, even if that one is killed."""
-    return [*handshakes.BOUND_TO_PARENT, *COMMAND, *map(str, arguments)]
+    return [*handshakes.BOUND_TO_PARENT, "unshare", "--pid", "--fork", "--kill-child", *COMMAND, *map(str, arguments)]
 
 
 @pytest.fixture
@@ -145,6 +145,14 @@ def start_kamailio(directory: Path) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
         )
+
+
+def listens_on_port() -> bool:
+    """Whether a Kamailio takes connections; one that was killed may hold its port for a moment longer."""
+    with contextlib.suppress(OSError):
+        socket.create_connection((ADDRESS, 5061), source_address=(ADDRESS, 0)).close()
+        return True
+    return False
 
 
 class Sbc:
@@ -242,8 +250,9 @@ def start(directory: Path) -> Iterator[Start]:
             for proxy in proxies:
                 stack.callback(proxy.close)
             kamailio = start_kamailio(directory)
+            stack.callback(wait_for, lambda: not listens_on_port(), 10)
             stack.callback(kamailio.wait, timeout=10)
-            stack.callback(kamailio.terminate)
+            stack.callback(kamailio.kill)
             sbc = Sbc(directory, proxies)
 
             def listens() -> bool:
@@ -265,17 +274,11 @@ def test_kamailio_ends_with_a_test_run_that_is_killed(directory: Path) -> None:
     code = "import pathlib, sys, time, tests.kamailio.test_templates as run\n"
     code += "run.start_kamailio(pathlib.Path(sys.argv[1])); time.sleep(60)"
 
-    def listens() -> bool:
-        with contextlib.suppress(OSError):
-            socket.create_connection((ADDRESS, 5061), source_address=(ADDRESS, 0)).close()
-            return True
-        return False
-
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen([sys.executable, "-c", code, directory], cwd=REPOSITORY, env=environment) as test_run:
-        assert wait_for(listens, 15)
+        assert wait_for(listens_on_port, 15)
         test_run.kill()
-    assert wait_for(lambda: not listens(), 5)
+    assert wait_for(lambda: not listens_on_port(), 5)
 
 
 @needs_kamailio
