@@ -71,7 +71,7 @@ def test_port_5061_closed_in_the_cloud_firewall(proven: None) -> None:
     [
         ("systemctl stop kamailio", "systemctl start kamailio", "kamailio_down"),
         (
-            "kamcmd dispatcher.set_state ix 1 'sip:sip.pstnhub.microsoft.com:5061;transport=tls'",
+            "kamcmd dispatcher.set_state dx 1 'sip:sip.pstnhub.microsoft.com:5061;transport=tls'",
             "kamcmd dispatcher.set_state ap 1 'sip:sip.pstnhub.microsoft.com:5061;transport=tls'",
             "destination_disabled",
         ),
