@@ -109,8 +109,8 @@ def test_check_mode_installs_nothing(packages: Packages, machine: Machine) -> No
 @pytest.mark.parametrize(
     ("said", "advice"),
     [
-        ("W: Failed to fetch http://mirror.example.org/ Temporary failure resolving 'mirror.example.org'", "resolvectl status"),
-        ("E: Failed to fetch http://mirror.example.org/ Could not resolve 'mirror.example.org'", "resolvectl status"),
+        ("W: Failed to fetch http://mirror.example/ Temporary failure resolving 'mirror.example'", "resolvectl status"),
+        ("E: Failed to fetch http://mirror.example/ Could not resolve 'mirror.example'", "resolvectl status"),
         ("E: Could not connect to 198.51.100.2:3128 (198.51.100.2). - connect (111: Refused)", "see base_apt_proxy"),
         ("E: You don't have enough free space: No space left on device", "df -h"),
         ("E: Unable to locate package nftables", "see what it said"),
