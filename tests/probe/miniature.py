@@ -74,6 +74,18 @@ class Authority:
         return builder.sign(self.key, hashes.SHA256())
 
 
+def end(server: socket.socket, thread: threading.Thread) -> None:
+    """Close a socket that `thread` waits on; a second time finds nothing to do.
+
+    The thread has to be gone first: one that is about to wait would wait on whichever socket gets the number next.
+    """
+    with suppress(OSError):
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join(10)
+    assert not thread.is_alive(), "the thread still waits on its socket"
+    server.close()
+
+
 class SipPort:
     """A TLS port that answers each request with `answer` (None: silence); without a certificate it hangs up at once."""
 
@@ -88,7 +100,8 @@ class SipPort:
             self.context.load_cert_chain(certificate, certificate.with_suffix(".key"))
         self.socket = socket.create_server((address, port))
         self.port: int = self.socket.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.acceptor = threading.Thread(target=self._accept, daemon=True)
+        self.acceptor.start()
 
     def demand_client_certificate(self, roots: Path) -> None:
         assert self.context
@@ -97,10 +110,7 @@ class SipPort:
         self.context.load_verify_locations(roots)
 
     def close(self) -> None:
-        # Wakes the thread in accept(), which keeps the port open otherwise; a second close finds nothing to do.
-        with suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
+        end(self.socket, self.acceptor)
 
     def _accept(self) -> None:
         while True:
@@ -134,7 +144,8 @@ class KamailioRpc:
         self.socket.bind(str(path))
         # Like Kamailio's, answers leave from another socket than the one that requests come to.
         self.out = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        threading.Thread(target=self._serve, daemon=True).start()
+        self.server = threading.Thread(target=self._serve, daemon=True)
+        self.server.start()
 
     def table(self, name: str, **values: Any) -> None:
         """Let htable.dump of `name` answer these values."""
@@ -142,7 +153,7 @@ class KamailioRpc:
         self.answers[f"htable.dump {name}"] = {"result": [{"entry": 0, "size": len(slots), "slot": slots}]}
 
     def close(self) -> None:
-        self.socket.close()
+        end(self.socket, self.server)
         self.out.close()
         self.path.unlink(missing_ok=True)
 
@@ -150,6 +161,8 @@ class KamailioRpc:
         while True:
             try:
                 data, sender = self.socket.recvfrom(65536)
+                if not data:
+                    return
                 request = json.loads(data)
                 name = " ".join([request["method"], *request["params"]])
                 missing = {"error": {"code": 500, "message": "Method Not Found"}}

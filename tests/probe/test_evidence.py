@@ -111,8 +111,7 @@ def test_what_keeps_kamailio_from_being_read_is_told_apart(rpc: KamailioRpc, con
     assert "Method Not Found" in refused(config).why
     rpc.answers["core.uptime"] = {"result": "long"}
     assert "form that is not known" in refused(config).why
-    rpc.socket.close()
-    rpc.path.unlink()
+    rpc.close()
     assert "No such file" in refused(config).why
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as abandoned:
         abandoned.bind(config.rpc_socket)
