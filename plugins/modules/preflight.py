@@ -43,7 +43,8 @@ EXAMPLES = r"""
     - name: What the inventory asks for is possible
       preflight:
         defaults:
-          - ../roles/sbc/vars/main.yml
+          - ../roles/sbc/vars/main/clouds.yml
+          - ../roles/sbc/vars/main/derived.yml
           - ../roles/sbc/defaults/main.yml
           - ../roles/droplet/defaults/main.yml
           - ../roles/certificate/defaults/main.yml

@@ -37,7 +37,7 @@ from tests.kamailio import handshakes
 
 REPOSITORY = Path(__file__).parents[2]
 TEMPLATES = REPOSITORY / "templates/kamailio"
-CLOUDS: dict[str, Any] = yaml.safe_load((REPOSITORY / "roles/sbc/vars/main.yml").read_text())["sbc_clouds"]
+CLOUDS: dict[str, Any] = yaml.safe_load((REPOSITORY / "roles/sbc/vars/main/clouds.yml").read_text())["sbc_clouds"]
 
 ROOT = Path(os.environ.get("KAMAILIO_ROOT", "/"))
 COMMAND = shlex.split(os.environ.get("KAMAILIO_COMMAND", f"chroot {ROOT}" if "KAMAILIO_ROOT" in os.environ else ""))
