@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import MISSING, dataclass, fields
+from datetime import date
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
 DEFAULT_PATH = Path("/etc/sbc-probe.json")
+# Who gets the certificate: certbot, or the customer, who brings it as files.
+ISSUERS = ("certbot", "files")
 
 
 class ConfigError(Exception):
@@ -23,6 +26,10 @@ class Config:
     after which an OPTIONS counts as unanswered. `trusted_roots` are those that our own certificate must lead to,
     `proxy_roots` those that Kamailio accepts of Microsoft's proxies. `microsoft_options_interval` is the pace of
     Microsoft's own OPTIONS: about once a minute in practice, but stated nowhere by Microsoft, therefore a setting.
+    `tenants` are the names of further tenants here, `certificate_names` what the certificate has to carry (without any:
+    the FQDN). `rehearsal`: it comes from a staging directory on purpose, so that nobody trusts it. `renewal_record` is
+    what certbot's last run came to, as `sbc-probe renewal` wrote it. `clouds_reviewed` is the day on which what is known
+    of Microsoft's clouds was last compared with Microsoft's own pages.
     """
 
     customer: str
@@ -30,6 +37,7 @@ class Config:
     address: str
     proxies: tuple[str, ...]
     signalling_networks: tuple[IPv4Network, ...]
+    tenants: tuple[str, ...] = ()
     cloud: str = "commercial"
     port: int = 5061
     options_interval: float = 60
@@ -37,6 +45,12 @@ class Config:
     microsoft_options_interval: float = 60
     rpc_socket: str = "/run/kamailio/rpc.sock"
     certificate: str = "/etc/kamailio/tls/fullchain.pem"
+    certificate_names: tuple[str, ...] = ()
+    private_key: str = "/etc/kamailio/tls/privkey.pem"
+    issued_by: str = "certbot"
+    rehearsal: bool = False
+    renewal_record: str = "/run/sbc-certificate/renewal.json"
+    clouds_reviewed: date | None = None
     trusted_roots: str = "/etc/ssl/certs/ca-certificates.crt"
     proxy_roots: str = "/etc/kamailio/tls/trusted-roots.pem"
     listen: str = "127.0.0.1:9061"
@@ -57,14 +71,21 @@ class Config:
             raise ConfigError(f"missing key {', '.join(missing)}")
         values = dict(values)
         try:
-            values["proxies"] = tuple(host.lower() for host in values["proxies"])
+            values["fqdn"] = values["fqdn"].lower()
+            for name in ("proxies", "tenants", "certificate_names"):
+                values[name] = tuple(host.lower() for host in values.get(name, ()))
+            values["certificate_names"] = values["certificate_names"] or (values["fqdn"],)
+            if reviewed := values.get("clouds_reviewed"):
+                values["clouds_reviewed"] = date.fromisoformat(reviewed)
             values["signalling_networks"] = tuple(IPv4Network(n) for n in values["signalling_networks"])
             for name in ("options_interval", "answer_timeout", "microsoft_options_interval"):
                 values[name] = float(values.get(name, known[name].default))
         except (ValueError, TypeError, AttributeError) as error:
             raise ConfigError(str(error)) from None
-        config = cls(**{**values, "fqdn": values["fqdn"].lower()})
+        config = cls(**values)
         try:
+            if config.issued_by not in ISSUERS:
+                raise ConfigError(f"issued_by {config.issued_by!r} is none of {', '.join(ISSUERS)}")
             if not IPv4Address(config.listen_address[0]).is_loopback:
                 raise ConfigError(f"listen {config.listen} is not a loopback address")
             IPv4Address(config.address)

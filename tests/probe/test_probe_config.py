@@ -1,5 +1,6 @@
 import json
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ def test_a_file_becomes_a_config(settings: dict[str, Any], tmp_path: Path) -> No
         ({"address": "sbc.example.com"}, "sbc.example.com"),
         ({"listen": "0.0.0.0:9061"}, "not a loopback address"),
         ({"options_interval": "soon"}, "soon"),
+        ({"issued_by": "fate"}, "none of certbot, files"),
+        ({"clouds_reviewed": "lately"}, "lately"),
     ],
 )
 def test_a_mistake_is_named(settings: dict[str, Any], change: dict[str, Any], message: str) -> None:
@@ -39,3 +42,24 @@ def test_a_missing_key_and_a_missing_file_are_named(settings: dict[str, Any], tm
         Config.parse(settings)
     with pytest.raises(ConfigError, match=r"nothing\.json"):
         Config.load(tmp_path / "nothing.json")
+
+
+def test_a_file_of_before_still_loads(settings: dict[str, Any]) -> None:
+    config = Config.parse(settings)
+    assert config.tenants == ()
+    assert config.certificate_names == (config.fqdn,)
+    assert (config.issued_by, config.rehearsal, config.clouds_reviewed) == ("certbot", False, None)
+
+
+def test_what_is_for_several_tenants_is_read(settings: dict[str, Any]) -> None:
+    config = Config.parse(
+        {
+            **settings,
+            "tenants": ["Fabrikam.sbc.example.com"],
+            "certificate_names": ["sbc.example.com", "*.sbc.example.com"],
+            "clouds_reviewed": "2026-11-23",
+        }
+    )
+    assert config.tenants == ("fabrikam.sbc.example.com",)
+    assert config.certificate_names == ("sbc.example.com", "*.sbc.example.com")
+    assert config.clouds_reviewed == date(2026, 11, 23)
