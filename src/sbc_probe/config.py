@@ -27,9 +27,9 @@ class Config:
     `proxy_roots` those that Kamailio accepts of Microsoft's proxies. `microsoft_options_interval` is the pace of
     Microsoft's own OPTIONS: about once a minute in practice, but stated nowhere by Microsoft, therefore a setting.
     `tenants` are the names of further tenants here, `certificate_names` what the certificate has to carry (without any:
-    the FQDN). `rehearsal`: it comes from a staging directory on purpose, so that nobody trusts it. `renewal_record` is
-    what certbot's last run came to, as `sbc-probe renewal` wrote it. `clouds_reviewed` is the day on which what is known
-    of Microsoft's clouds was last compared with Microsoft's own pages.
+    the FQDN). `rehearsal`: it comes from a staging directory on purpose, so that nobody trusts it. `renewal_record`
+    is what certbot's last run came to, as `sbc-probe renewal` wrote it. `clouds_reviewed` is the day on which what is
+    known of Microsoft's clouds was last compared with Microsoft's own pages.
     """
 
     customer: str
