@@ -1,8 +1,10 @@
-"""The lab's DNS: the whole name space of its Internet, in one server that asks nobody.
+"""The lab's DNS: the whole name space of its Internet, in one server.
 
 Zones are the API's domains ({domain: [record]}, `lab.digitalocean.domains.Domains.dump`), beside them single names of
 hosts such as Microsoft's proxies. Machines use it as their resolver, so what it does not know does not exist: NXDOMAIN
 from the root. That a name is missing may be remembered for one second only, since zones change all the time.
+
+The one thing that it asks others for is what a zone delegates to a name server of its own, as a resolver has to.
 """
 
 from __future__ import annotations
@@ -12,16 +14,20 @@ import asyncio
 import ipaddress
 import json
 import logging
+import random
 import signal
 import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import dns.asyncbackend
+import dns.asyncquery
 import dns.exception
 import dns.flags
 import dns.message
@@ -40,11 +46,15 @@ NAME_TTL = 60
 NEGATIVE_TTL = 1
 UDP_PAYLOAD = 1232
 LOG_LENGTH = 10_000
+CHILD_PORT = 53
+CHILD_TIMEOUT = 2.0
 _CNAME_CHAIN = 8
 _HOST_DATA = {"CNAME", "MX", "NS", "SRV"}
 _TXT_STRING = 255
 
 RRsets = dict[dns.rdatatype.RdataType, dns.rrset.RRset]
+Ask = Callable[[dns.name.Name, dns.rdatatype.RdataType, list[str]], Awaitable[dns.message.Message | None]]
+HostRecords = str | list[str] | dict[str, str | list[str]]
 
 
 @dataclass(frozen=True)
@@ -59,26 +69,54 @@ class Query:
     rcode: str
 
 
-class NameSpace:
-    """All names of the lab and how they are answered."""
+async def ask_child(
+    name: dns.name.Name, type: dns.rdatatype.RdataType, servers: list[str], port: int = CHILD_PORT
+) -> dns.message.Message | None:
+    """What the first of a delegation's name servers that answers says of a name; None when none does in time.
 
-    def __init__(self) -> None:
+    The name goes out in random case, as Let's Encrypt's resolvers write it.
+    """
+    mixed = dns.name.Name([bytes(random.choice((byte, *bytes([byte]).swapcase())) for byte in x) for x in name.labels])
+    query = dns.message.make_query(mixed, type, use_edns=0, payload=UDP_PAYLOAD)
+    query.flags &= ~dns.flags.RD
+    backend: Any = dns.asyncbackend.get_default_backend()
+    for server in servers:
+        try:
+            # Connected, so that a closed port is known at once.
+            async with await backend.make_socket(socket.AF_INET, socket.SOCK_DGRAM, 0, None, (server, port)) as sock:
+                answer, _ = await dns.asyncquery.udp_with_fallback(query, server, CHILD_TIMEOUT, port, udp_sock=sock)
+        except (dns.exception.DNSException, OSError, EOFError) as error:
+            log.info("%s %s: asked %s: %s", name, dns.rdatatype.to_text(type), server, error)
+            continue
+        if answer.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+            return answer
+        log.info("%s: %s answers %s", name, server, dns.rcode.to_text(answer.rcode()))
+    return None
+
+
+class NameSpace:
+    """All names of the lab and how they are answered; `ask` asks the name servers of what is delegated."""
+
+    def __init__(self, ask: Ask = ask_child) -> None:
+        self._ask = ask
         self._names: dict[dns.name.Name, RRsets] = {}
         self._exist: set[dns.name.Name] = {dns.name.root}
         self._apexes: set[dns.name.Name] = {dns.name.root}
         self.zones: dict[str, list[dict[str, Any]]] = {}
-        self.hosts: dict[str, list[str]] = {}
+        self.hosts: dict[str, HostRecords] = {}
 
     def set_zones(self, zones: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
         """Replace all zones. Raises ValueError or a DNSException, and changes nothing, when a record is wrong."""
         self._build({domain: [dict(record) for record in records] for domain, records in zones.items()}, self.hosts)
 
-    def set_hosts(self, hosts: Mapping[str, str | Iterable[str]]) -> None:
-        """Replace the single names, each with its address or addresses. Raises ValueError for what is no address."""
-        lists = {name: [given] if isinstance(given, str) else list(given) for name, given in hosts.items()}
-        self._build(self.zones, lists)
+    def set_hosts(self, hosts: Mapping[str, HostRecords]) -> None:
+        """Replace the single names, each with its address or addresses, or with {type: data or list of data}.
 
-    def answer(self, query: dns.message.Message) -> dns.message.Message:
+        Raises ValueError or a DNSException, and changes nothing, for what is no address and no data of its type.
+        """
+        self._build(self.zones, dict(hosts))
+
+    async def answer(self, query: dns.message.Message) -> dns.message.Message:
         """The response to a query, complete whatever its length."""
         response = dns.message.make_response(query, our_payload=UDP_PAYLOAD)
         response.flags |= dns.flags.RA
@@ -92,6 +130,9 @@ class NameSpace:
         response.flags |= dns.flags.AA
         name = question.name
         for _ in range(_CNAME_CHAIN):
+            if (servers := self.delegated(name, question.rdtype)) is not None:
+                response.flags &= ~dns.flags.AA
+                return await self._add_answer_of(servers, name, response)
             rrsets = self._find(name)
             if rrsets is None:
                 response.set_rcode(dns.rcode.NXDOMAIN)
@@ -107,7 +148,32 @@ class NameSpace:
             response.authority.append(self._soa(name))
         return response
 
-    def _build(self, zones: dict[str, list[dict[str, Any]]], hosts: dict[str, list[str]]) -> None:
+    def delegated(self, name: dns.name.Name, type: dns.rdatatype.RdataType) -> list[str] | None:
+        """The addresses of the name servers that have to be asked for a name; None where this server knows itself."""
+        apex = self._apex(name)
+        # From the top: what a zone has below a delegation is out of sight (RFC 4592, section 2.2.1).
+        for owner in reversed([above for above in _ancestors(name) if above.is_subdomain(apex) and above != apex]):
+            if servers := self._names.get(owner, {}).get(dns.rdatatype.NS):
+                if owner == name and type == dns.rdatatype.DS:
+                    return None
+                addresses = [self._names.get(server.target, {}).get(dns.rdatatype.A, ()) for server in servers]
+                return [record.address for records in addresses for record in records]
+        return None
+
+    async def _add_answer_of(
+        self, servers: list[str], name: dns.name.Name, response: dns.message.Message
+    ) -> dns.message.Message:
+        answer = await self._ask(name, response.question[0].rdtype, servers)
+        if answer is None:
+            response.set_rcode(dns.rcode.SERVFAIL)
+            return response
+        response.set_rcode(answer.rcode())
+        # The question's name in the spelling in which it was asked; nothing that lies outside of what was asked for.
+        response.answer += [_named(rrset, name if rrset.name == name else rrset.name) for rrset in answer.answer]
+        response.authority += [rrset for rrset in answer.authority if rrset.rdtype == dns.rdatatype.SOA]
+        return response
+
+    def _build(self, zones: dict[str, list[dict[str, Any]]], hosts: dict[str, HostRecords]) -> None:
         names: dict[dns.name.Name, RRsets] = {}
 
         def add(name: dns.name.Name, ttl: int, type: str, text: str, origin: dns.name.Name) -> None:
@@ -122,15 +188,15 @@ class NameSpace:
             for record in records:
                 name = dns.name.from_text(record["name"], apex)
                 add(name, record["ttl"], record["type"], _text(record, domain), apex)
-        for host, addresses in hosts.items():
+        for host, given in hosts.items():
             name = dns.name.from_text(host)
-            for address in addresses:
-                type = "A" if isinstance(ipaddress.ip_address(address), ipaddress.IPv4Address) else "AAAA"
-                add(name, NAME_TTL, type, address, dns.name.root)
+            for type, data in _host_records(given):
+                add(name, NAME_TTL, type, data, dns.name.root)
         # An ancestor of a name exists too, with nothing there (RFC 8020).
         self._exist = {ancestor for name in names for ancestor in _ancestors(name)} | {dns.name.root}
         self._names = names
-        self._apexes = {dns.name.from_text(domain) for domain in (*zones, *hosts)} | {dns.name.root}
+        addressed = [host for host, given in hosts.items() if not isinstance(given, dict)]
+        self._apexes = {dns.name.from_text(domain) for domain in (*zones, *addressed)} | {dns.name.root}
         self.zones, self.hosts = zones, hosts
 
     def _find(self, name: dns.name.Name) -> RRsets | None:
@@ -142,8 +208,11 @@ class NameSpace:
             encloser = encloser.parent()
         return self._names.get(dns.name.Name(("*", *encloser.labels)))
 
+    def _apex(self, name: dns.name.Name) -> dns.name.Name:
+        return next(ancestor for ancestor in _ancestors(name) if ancestor in self._apexes)
+
     def _soa(self, name: dns.name.Name) -> dns.rrset.RRset:
-        apex = next(ancestor for ancestor in _ancestors(name) if ancestor in self._apexes)
+        apex = self._apex(name)
         soa = self._names.get(apex, {}).get(dns.rdatatype.SOA)
         # A negative answer lasts for the lesser of the SOA's own TTL and its minimum (RFC 2308, section 3).
         return dns.rrset.from_rdata(apex, NEGATIVE_TTL, soa[0] if soa else _soa_rdata("lab.test"))
@@ -154,6 +223,17 @@ def _ancestors(name: dns.name.Name) -> Iterable[dns.name.Name]:
         yield name
         name = name.parent()
     yield name
+
+
+def _host_records(given: HostRecords) -> Iterable[tuple[str, str]]:
+    """Type and data of each record of a single name."""
+    if isinstance(given, dict):
+        for type, data in given.items():
+            for each in [data] if isinstance(data, str) else data:
+                yield type, each
+    else:
+        for address in [given] if isinstance(given, str) else given:
+            yield "A" if isinstance(ipaddress.ip_address(address), ipaddress.IPv4Address) else "AAAA", address
 
 
 def _named(rrset: dns.rrset.RRset, name: dns.name.Name) -> dns.rrset.RRset:
@@ -197,6 +277,7 @@ class Server:
         self.queries: deque[Query] = deque(maxlen=LOG_LENGTH)
         self._transport: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, address: str, port: int = 53) -> int:
         """Listen; port 0 takes a free one. Returns the port. Raises OSError when it cannot be had."""
@@ -212,8 +293,17 @@ class Server:
             self._transport.close()
         if self._tcp:
             self._tcp.close()
+        for task in self._tasks:
+            task.cancel()
 
-    def respond(self, wire: bytes, source: str, transport: str) -> bytes | None:
+    def begin(self, answering: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Answer in a task of its own: a question that others have to be asked for keeps nobody waiting."""
+        task = asyncio.create_task(answering)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def respond(self, wire: bytes, source: str, transport: str) -> bytes | None:
         """The answer to one message; None for what is no DNS query, which is not answered at all."""
         try:
             query = dns.message.from_wire(wire)
@@ -221,7 +311,7 @@ class Server:
             return None
         if query.flags & dns.flags.QR:
             return None
-        response = self.names.answer(query)
+        response = await self.names.answer(query)
         for question in query.question:
             self.queries.append(
                 Query(
@@ -234,23 +324,27 @@ class Server:
                 )
             )
         if transport == "tcp":
-            return response.to_wire()
+            return response.to_wire(max_size=65535)
         limit = max(512, min(query.payload, UDP_PAYLOAD)) if query.edns >= 0 else 512
         return response.to_wire(max_size=limit, prefer_truncation=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        source = writer.get_extra_info("peername")[0]
+
+        async def answer(wire: bytes) -> None:
+            if response := await self.respond(wire, source, "tcp"):
+                writer.write(struct.pack("!H", len(response)) + response)
+            else:
+                writer.close()
+
+        answering: list[asyncio.Task[None]] = []
         try:
             while True:
                 async with asyncio.timeout(10):
                     (length,) = struct.unpack("!H", await reader.readexactly(2))
-                    wire = await reader.readexactly(length)
-                answer = self.respond(wire, writer.get_extra_info("peername")[0], "tcp")
-                if answer is None:
-                    return
-                writer.write(struct.pack("!H", len(answer)) + answer)
-                await writer.drain()
+                    answering.append(self.begin(answer(await reader.readexactly(length))))
         except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
-            return
+            await asyncio.gather(*answering, return_exceptions=True)
         finally:
             writer.close()
 
@@ -264,7 +358,11 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
-        if answer := self._server.respond(data, address[0], "udp"):
+        self._server.begin(self._answer(data, address))
+
+    async def _answer(self, data: bytes, address: tuple[str, int]) -> None:
+        answer = await self._server.respond(data, address[0], "udp")
+        if answer and not self._transport.is_closing():
             self._transport.sendto(answer, address)
 
 
@@ -308,9 +406,9 @@ def make_control(server: Server) -> web.Application:
     return app
 
 
-async def serve(address: str, port: int, control: Path) -> None:
+async def serve(address: str, port: int, control: Path, child_port: int = CHILD_PORT) -> None:
     """Run a server and its control socket until SIGTERM or SIGINT."""
-    server = Server(NameSpace())
+    server = Server(NameSpace(partial(ask_child, port=child_port)))
     stop = asyncio.Event()
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
@@ -330,9 +428,10 @@ def main() -> None:
     parser.add_argument("--listen", required=True, help="IPv4 address, UDP and TCP")
     parser.add_argument("--port", type=int, default=53, help="0 takes a free one")
     parser.add_argument("--control", type=Path, required=True, help="Unix socket of the control interface")
+    parser.add_argument("--child-port", type=int, default=CHILD_PORT, help="of the name servers zones delegate to")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
-    asyncio.run(serve(options.listen, options.port, options.control))
+    asyncio.run(serve(options.listen, options.port, options.control, options.child_port))
 
 
 if __name__ == "__main__":

@@ -434,6 +434,17 @@ def test_host_names_are_written_with_a_final_dot_and_read_without(lab: Lab) -> N
     assert lab.refused("PUT", f"{path}/{record['id']}", {"type": "CNAME", "ttl": 300})[0] == 422
 
 
+def test_a_delegation_and_a_wildcard(lab: Lab) -> None:
+    path = "/domains/voip.test/records"
+    delegation = {"type": "NS", "name": "_acme-challenge.sbc", "data": "sbc.voip.test.", "ttl": 300}
+    record = lab.ok("POST", path, delegation)["domain_record"]
+    assert (record["name"], record["data"]) == ("_acme-challenge.sbc", "sbc.voip.test")
+    (found,) = lab.ok("GET", f"{path}?type=NS&name=_acme-challenge.sbc.voip.test")["domain_records"]
+    assert found == record
+    wildcard = lab.ok("POST", path, {"type": "A", "name": "*.sbc", "data": "203.0.113.10"})["domain_record"]
+    assert lab.ok("GET", f"{path}?type=A&name=*.sbc.voip.test")["domain_records"] == [wildcard]
+
+
 def test_records_of_one_name_share_a_ttl_of_at_least_30_seconds(lab: Lab) -> None:
     path = "/domains/voip.test/records"
     a = lab.ok("POST", path, {"type": "A", "name": "sbc", "data": "203.0.113.10", "ttl": 60})["domain_record"]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +23,14 @@ import dns.query
 import dns.rcode
 import dns.rdatatype
 import dns.resolver
+import dns.rrset
 import pytest
 
 from lab.digitalocean.domains import Domains
-from lab.dns import NEGATIVE_TTL, NameSpace
+from lab.dns import CHILD_TIMEOUT, NEGATIVE_TTL, NameSpace
 
 ROOT = Path(__file__).parents[2]
+CHILD = "127.0.2.53"
 APEX_NS = ["ns1.digitalocean.com.", "ns2.digitalocean.com.", "ns3.digitalocean.com."]
 HOSTS: dict[str, Any] = {
     "sip.pstnhub.microsoft.com": "52.112.0.1",
@@ -54,6 +61,15 @@ def zones() -> dict[str, list[dict[str, Any]]]:
         {"type": "A", "name": "*.wild", "data": "203.0.113.20"},
         {"type": "A", "name": "named.wild", "data": "203.0.113.21"},
         {"type": "A", "name": "deep.below", "data": "203.0.113.22"},
+        {"type": "A", "name": "carrier", "data": CHILD},
+        {"type": "A", "name": "*.carrier", "data": CHILD},
+        {"type": "A", "name": "own.carrier", "data": "203.0.113.23"},
+        {"type": "NS", "name": "_acme-challenge.carrier", "data": "carrier.voip.test."},
+        {"type": "TXT", "name": "hidden._acme-challenge.carrier", "data": "out of sight"},
+        {"type": "CNAME", "name": "elsewhere", "data": "x._acme-challenge.carrier.voip.test."},
+        {"type": "NS", "name": "lame", "data": "sbc.nowhere.test."},
+        {"type": "NS", "name": "two", "data": "lame.voip.test."},
+        {"type": "NS", "name": "two", "data": "carrier.voip.test."},
     ):
         domains.add("voip.test", record)
     domains.add("sub.voip.test", {"type": "A", "name": "x", "data": "203.0.113.30"})
@@ -70,7 +86,7 @@ def names() -> NameSpace:
 
 def ask(names: NameSpace, name: str, type: str) -> tuple[str, list[str], str | None]:
     """What a query comes to: rcode, the answers' data, and the owner of the SOA in the authority section."""
-    response = names.answer(dns.message.make_query(name, type))
+    response = asyncio.run(names.answer(dns.message.make_query(name, type)))
     answers = [rdata.to_text() for rrset in response.answer for rdata in rrset]
     soa = [rrset for rrset in response.authority if rrset.rdtype == dns.rdatatype.SOA]
     return dns.rcode.to_text(response.rcode()), answers, soa[0].name.to_text() if soa else None
@@ -94,6 +110,9 @@ def ask(names: NameSpace, name: str, type: str) -> tuple[str, list[str], str | N
         ("any.wild.voip.test", "A", ["203.0.113.20"]),
         ("a.b.wild.voip.test", "A", ["203.0.113.20"]),
         ("named.wild.voip.test", "A", ["203.0.113.21"]),
+        ("carrier.voip.test", "A", [CHILD]),
+        ("tenant.carrier.voip.test", "A", [CHILD]),
+        ("own.carrier.voip.test", "A", ["203.0.113.23"]),
         ("x.sub.voip.test", "A", ["203.0.113.30"]),
         ("sip.pstnhub.microsoft.com", "A", ["52.112.0.1"]),
         ("dual.lab.test", "A", ["198.51.100.14", "198.51.100.15"]),
@@ -118,6 +137,9 @@ def test_what_is_there_is_answered(names: NameSpace, name: str, type: str, answe
         ("www.voip.test", "TXT", "NOERROR", ["sbc.voip.test."], "voip.test."),
         ("below.voip.test", "A", "NOERROR", [], "voip.test."),
         ("below.named.wild.voip.test", "A", "NXDOMAIN", [], "voip.test."),
+        ("below.own.carrier.voip.test", "A", "NXDOMAIN", [], "voip.test."),
+        ("own.carrier.voip.test", "TXT", "NOERROR", [], "voip.test."),
+        ("tenant.carrier.voip.test", "TXT", "NOERROR", [], "voip.test."),
         ("sip.pstnhub.microsoft.com", "AAAA", "NOERROR", [], "sip.pstnhub.microsoft.com."),
         ("microsoft.com", "A", "NOERROR", [], "."),
     ],
@@ -129,7 +151,7 @@ def test_what_is_not_there_is_denied_with_a_soa(
 
 
 def test_a_denial_is_soon_forgotten(names: NameSpace) -> None:
-    (soa,) = names.answer(dns.message.make_query("nowhere.voip.test", "A")).authority
+    (soa,) = asyncio.run(names.answer(dns.message.make_query("nowhere.voip.test", "A"))).authority
     assert (soa.ttl, soa[0].minimum) == (NEGATIVE_TTL, NEGATIVE_TTL)
 
 
@@ -138,7 +160,7 @@ def test_an_alias_of_itself_ends(names: NameSpace) -> None:
 
 
 def test_the_answer_repeats_the_question_s_spelling_and_offers_recursion(names: NameSpace) -> None:
-    response = names.answer(dns.message.make_query("sBc.VoIp.TeSt", "A"))
+    response = asyncio.run(names.answer(dns.message.make_query("sBc.VoIp.TeSt", "A")))
     assert response.answer[0].name.to_text() == "sBc.VoIp.TeSt."
     assert response.flags & dns.flags.RA
     assert response.flags & dns.flags.AA
@@ -156,6 +178,70 @@ def test_a_wrong_record_changes_nothing() -> None:
 
 
 # The server
+
+
+class Child:
+    """A name server to which a name is delegated: UDP and TCP on one port, each message in a thread of its own.
+
+    `texts` are its TXT records by full name; any other name exists without data. `gate` holds every answer back until
+    it is set.
+    """
+
+    def __init__(self) -> None:
+        self.texts: dict[str, list[str]] = {}
+        self.rcode = dns.rcode.NOERROR
+        self.asked: list[tuple[str, str, str]] = []
+        """Transport, name as it was spelled, type."""
+        self.gate = threading.Event()
+        self.gate.set()
+        self.waiting = threading.Event()
+        child = self
+
+        class Udp(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                wire, sock = self.request
+                sock.sendto(
+                    child.answer(wire, "udp").to_wire(max_size=1232, prefer_truncation=True), self.client_address
+                )
+
+        class Tcp(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                wire = self.rfile.read(int.from_bytes(self.rfile.read(2)))
+                answer = child.answer(wire, "tcp").to_wire(max_size=65535)
+                self.wfile.write(len(answer).to_bytes(2) + answer)
+
+        self._tcp = socketserver.ThreadingTCPServer((CHILD, 0), Tcp)
+        self.port = self._tcp.server_address[1]
+        self._udp = socketserver.ThreadingUDPServer((CHILD, self.port), Udp)
+        for server in (self._tcp, self._udp):
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def answer(self, wire: bytes, transport: str) -> dns.message.Message:
+        query = dns.message.from_wire(wire)
+        question = query.question[0]
+        self.asked.append((transport, question.name.to_text(), dns.rdatatype.to_text(question.rdtype)))
+        self.waiting.set()
+        self.gate.wait(10)
+        response = dns.message.make_response(query)
+        response.flags |= dns.flags.AA
+        response.set_rcode(self.rcode)
+        texts = self.texts.get(question.name.to_text(omit_final_dot=True).lower(), [])
+        if texts and question.rdtype == dns.rdatatype.TXT:
+            response.answer.append(dns.rrset.from_text(question.name, 60, "IN", "TXT", *texts))
+        return response
+
+    def close(self) -> None:
+        for server in (self._tcp, self._udp):
+            server.shutdown()
+            server.server_close()
+
+
+@pytest.fixture
+def child() -> Iterator[Child]:
+    child = Child()
+    yield child
+    child.gate.set()
+    child.close()
 
 
 @dataclass
@@ -182,9 +268,10 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def server(tmp_path: Path, child: Child) -> Iterator[Server]:
     control = tmp_path / "dns.sock"
     command = [sys.executable, "-m", "lab.dns", "--listen", "127.0.0.1", "--port", "0", "--control", str(control)]
+    command += ["--child-port", str(child.port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             assert process.stdout is not None
@@ -219,9 +306,107 @@ def test_zones_and_names_are_pushed_and_queries_logged(server: Server) -> None:
     assert server.http("GET", "/zones")[1] == zones()
 
 
+CHALLENGE = "_acme-challenge.carrier.voip.test"
+
+
+def test_a_delegated_name_and_all_below_it_are_asked_of_its_name_server(server: Server, child: Child) -> None:
+    server.http("PUT", "/zones", zones())
+    resolver = server.resolver()
+    child.texts = {CHALLENGE: ["token-1", "token-2"], f"k3x9.{CHALLENGE}": ["below"]}
+    answer = resolver.resolve(CHALLENGE, "TXT")
+    assert sorted(rdata.to_text() for rdata in answer) == ['"token-1"', '"token-2"']
+    assert answer.response.answer[0].name.to_text() == f"{CHALLENGE}.", "spelled as asked"
+    assert not answer.response.flags & dns.flags.AA
+    assert resolver.resolve(f"k3x9.{CHALLENGE}", "TXT")[0].to_text() == '"below"'
+    assert resolver.resolve(CHALLENGE, "TXT", tcp=True)
+    for name, type in ((f"hidden.{CHALLENGE}", "TXT"), (CHALLENGE, "NS"), (f"x.{CHALLENGE}", "A")):
+        assert resolver.resolve(name, type, raise_on_no_answer=False).rrset is None, (name, type)
+    assert [(transport, name.lower(), type) for transport, name, type in child.asked] == [
+        ("udp", f"{CHALLENGE}.", "TXT"),
+        ("udp", f"k3x9.{CHALLENGE}.", "TXT"),
+        ("udp", f"{CHALLENGE}.", "TXT"),
+        ("udp", f"hidden.{CHALLENGE}.", "TXT"),
+        ("udp", f"{CHALLENGE}.", "NS"),
+        ("udp", f"x.{CHALLENGE}.", "A"),
+    ]
+    assert {name for _, name, _ in child.asked} - {name.lower() for _, name, _ in child.asked}, "in random case"
+
+
+def test_an_alias_and_a_second_name_server_lead_to_the_child(server: Server, child: Child) -> None:
+    server.http("PUT", "/zones", zones())
+    child.texts = {f"x.{CHALLENGE}": ["alias"], "two.voip.test": ["second"]}
+    answer = server.resolver().resolve("elsewhere.voip.test", "TXT")
+    assert (answer.canonical_name.to_text(), answer[0].to_text()) == (f"x.{CHALLENGE}.", '"alias"')
+    assert server.resolver().resolve("two.voip.test", "TXT")[0].to_text() == '"second"'
+
+
+def test_what_is_too_long_for_udp_is_asked_of_the_child_over_tcp(server: Server, child: Child) -> None:
+    server.http("PUT", "/zones", zones())
+    child.texts = {CHALLENGE: [str(number) * 50 for number in range(100, 120)]}
+    assert len(server.resolver().resolve(CHALLENGE, "TXT", tcp=True)) == 20
+    assert [transport for transport, _, _ in child.asked] == ["udp", "tcp"]
+
+
+def test_a_child_that_knows_nothing_or_fails(server: Server, child: Child) -> None:
+    server.http("PUT", "/zones", zones())
+    child.rcode = dns.rcode.NXDOMAIN
+    with pytest.raises(dns.resolver.NXDOMAIN):
+        server.resolver().resolve(CHALLENGE, "TXT")
+    child.rcode = dns.rcode.REFUSED
+    assert rcode_of(server, CHALLENGE) == "SERVFAIL"
+    assert rcode_of(server, "lame.voip.test") == "SERVFAIL", "its name server has no address"
+    child.close()
+    begun = time.monotonic()
+    assert rcode_of(server, CHALLENGE) == "SERVFAIL", "nobody listens"
+    assert time.monotonic() - begun < CHILD_TIMEOUT / 2, "a closed port is known at once"
+    logged = server.http("GET", "/queries")[1]["queries"]
+    assert (logged[-1]["name"], logged[-1]["rcode"]) == (CHALLENGE, "SERVFAIL")
+
+
+def test_a_silent_child_holds_nobody_up(server: Server, child: Child) -> None:
+    server.http("PUT", "/zones", zones())
+    child.gate.clear()
+    with ThreadPoolExecutor() as pool:
+        begun = time.monotonic()
+        asked = pool.submit(rcode_of, server, CHALLENGE)
+        assert child.waiting.wait(5)
+        assert server.resolver().resolve("voip.test", "A")[0].address == "203.0.113.9"
+        assert not asked.done()
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as stream:
+            for name in (CHALLENGE, "voip.test"):
+                dns.query.send_tcp(stream, dns.message.make_query(name, "TXT"))
+            first, _ = dns.query.receive_tcp(stream)
+            assert first.question[0].name.to_text() == "voip.test.", "on the same connection too"
+        assert asked.result() == "SERVFAIL"
+        assert CHILD_TIMEOUT * 0.9 < time.monotonic() - begun < CHILD_TIMEOUT * 2
+
+
+def rcode_of(server: Server, name: str) -> str:
+    query = dns.message.make_query(name, "TXT")
+    return dns.rcode.to_text(dns.query.udp(query, "127.0.0.1", port=server.port, timeout=10).rcode())
+
+
+def test_records_of_a_zone_that_is_elsewhere(server: Server, child: Child) -> None:
+    """Single names stand for what a customer's own DNS has, delegation and wildcard included."""
+    names = {
+        "sbc.fabrikam.test": CHILD,
+        "*.sbc.fabrikam.test": [CHILD],
+        "_acme-challenge.sbc.fabrikam.test": {"NS": "sbc.fabrikam.test."},
+        "fabrikam.test": {"TXT": ['"MS=ms123"', '"other"'], "MX": "10 mail.fabrikam.test."},
+    }
+    assert server.http("PUT", "/names", names) == (200, {})
+    assert server.http("GET", "/names") == (200, names)
+    resolver = server.resolver()
+    assert resolver.resolve("tenant.sbc.fabrikam.test", "A")[0].address == CHILD
+    assert len(resolver.resolve("fabrikam.test", "TXT")) == 2
+    child.texts = {"x._acme-challenge.sbc.fabrikam.test": ["here"]}
+    assert resolver.resolve("x._acme-challenge.sbc.fabrikam.test", "TXT")[0].to_text() == '"here"'
+    assert server.http("PUT", "/names", {"fabrikam.test": {"MX": "mail"}})[0] == 400
+
+
 def test_long_answers_are_truncated_over_udp_and_whole_over_tcp(server: Server) -> None:
     server.http("PUT", "/zones", zones())
-    query = dns.message.make_query("long.voip.test", "TXT", use_edns=0, payload=4096)
+    query = dns.message.make_query("long.voip.test", "TXT", use_edns=0, payload=1232)
     short = dns.query.udp(query, "127.0.0.1", port=server.port, timeout=5)
     assert short.flags & dns.flags.TC
     whole = dns.query.tcp(query, "127.0.0.1", port=server.port, timeout=5)
