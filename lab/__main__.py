@@ -17,9 +17,12 @@ from typing import IO, Any
 from lab import cgroup, image, machines, network, services, settings
 from lab.commands import CommandError
 from lab.daemon import GROUP
+from lab.microsoft import sip
 
 START_TIMEOUT = 60
 FAULTS = ("down", "refuse", "silent", "mute", "none")
+
+CLOUDS = sorted({cloud for cloud, _ in settings.MICROSOFT_PROXIES.values()})
 
 
 class LabError(Exception):
@@ -159,6 +162,19 @@ def trunk(options: argparse.Namespace) -> None:
         print(f"Microsoft ({options.cloud}) has a trunk for {options.fqdn}.")
 
 
+def options(options: argparse.Namespace) -> None:
+    found = control("POST", "microsoft/options", {"fqdn": options.fqdn, "cloud": options.cloud})
+    print(f"{found['proxy']} to {found['target']} ({found['address'] or 'no address'})")
+    if certificate := found["certificate"]:
+        print(f"  certificate  {', '.join(certificate['names'])} until {certificate['not_after']}")
+        print(f"               SHA-256 {certificate['fingerprint']}")
+    if found["code"] is not None:
+        print(f"  answer       {found['code']} {found['reason']}")
+        print(f"  contact      {found['contact'] or 'none'}")
+    if found["code"] != sip.OK:
+        raise LabError(found["error"] or f"answered {found['code']} {found['reason']}")
+
+
 def kamailio_root(_: argparse.Namespace) -> None:
     _need_root()
     with _lock():
@@ -207,8 +223,11 @@ def _parser() -> argparse.ArgumentParser:
     ssh_parser.add_argument("command", nargs=argparse.REMAINDER, help="what to run instead of a shell")
     trunk_parser = command("trunk", trunk, "make or remove the trunk at the lab's Microsoft")
     trunk_parser.add_argument("fqdn")
-    trunk_parser.add_argument("--cloud", default="commercial", choices=["commercial", "gcc_high", "dod"])
+    trunk_parser.add_argument("--cloud", default="commercial", choices=CLOUDS)
     trunk_parser.add_argument("--remove", action="store_true")
+    options_parser = command("options", options, "let Microsoft send OPTIONS to a name now, and show what it saw")
+    options_parser.add_argument("fqdn")
+    options_parser.add_argument("--cloud", default="commercial", choices=CLOUDS)
     fault_parser = command("break", fault, "give one of Microsoft's proxies a fault, or none")
     fault_parser.add_argument("proxy", choices=settings.MICROSOFT_PROXIES)
     fault_parser.add_argument("kind", choices=FAULTS)

@@ -5,6 +5,7 @@ PUT    /trunks/{fqdn}            {"enabled": true, "cloud": "commercial"}, both 
 DELETE /trunks/{fqdn}
 GET    /proxies                  the proxies, their faults and connections
 POST   /proxies/{name}/fault     {"kind": "down|refuse|error|silent|mute|none"}; error: also code, reason, retry_after
+POST   /options                  {"fqdn", "cloud": "commercial"}: OPTIONS to fqdn:5061 now, and what came of it
 GET    /settings                 the timers, in seconds
 PUT    /settings                 {"options_interval", "demote_after", "timeout"}, all optional
 GET    /refusals                 the last handshakes that failed and OPTIONS that were not accepted
@@ -20,8 +21,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, get_args
 
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from lab.microsoft.proxy import Proxy, World
+from lab.microsoft.proxy import SIP_TLS_PORT, Proxy, World
+from lab.microsoft.tls import fingerprint, names_of
 from lab.microsoft.trunks import Fault, FaultKind, Settings, Trunk, as_json, fully_qualified, why_not_active
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -39,6 +43,7 @@ def make_app(proxies: dict[str, Proxy], world: World) -> web.Application:
             web.delete("/trunks/{fqdn}", control.delete_trunk),
             web.get("/proxies", control.list_proxies),
             web.post("/proxies/{name}/fault", control.set_fault),
+            web.post("/options", control.send_options),
             web.get("/settings", control.get_settings),
             web.put("/settings", control.put_settings),
             web.get("/refusals", control.list_refusals),
@@ -91,9 +96,7 @@ class Control:
         old = self._world.registry.get(fqdn)
         body = await _body(request, enabled=bool, cloud=str)
         cloud = body.get("cloud", old.cloud if old else "commercial")
-        clouds = sorted({proxy.config.cloud for proxy in self._proxies.values()})
-        if cloud not in clouds:
-            raise ValueError(f"cloud = {cloud!r} is not one of {', '.join(clouds)}")
+        self._of_cloud(cloud)
         if old and old.cloud != cloud:
             self._forget(fqdn)
         trunk = self._world.registry.put(fqdn, enabled=body.get("enabled", old.enabled if old else True), cloud=cloud)
@@ -117,6 +120,24 @@ class Control:
             raise ValueError(f"code = {fault.code} is no error")
         await proxy.set_fault(fault)
         return web.json_response(_proxy_view(proxy))
+
+    async def send_options(self, request: web.Request) -> web.Response:
+        body = await _body(request, fqdn=str, cloud=str, port=int)
+        fqdn = fully_qualified(body.get("fqdn", ""))
+        proxy = self._of_cloud(body.get("cloud", "commercial"))[0]
+        sent, der = await proxy.options(fqdn, body.get("port", SIP_TLS_PORT))
+        return web.json_response(
+            {
+                "proxy": proxy.config.name,
+                "target": sent.target,
+                "address": sent.address,
+                "code": sent.code,
+                "reason": sent.reason,
+                "error": sent.error,
+                "contact": sent.contact,
+                "certificate": _certificate_view(x509.load_der_x509_certificate(der)) if der else None,
+            }
+        )
 
     async def get_settings(self, request: web.Request) -> web.Response:
         return web.json_response(dataclasses.asdict(self._world.settings))
@@ -144,6 +165,13 @@ class Control:
         for proxy in self._proxies.values():
             await proxy.set_fault(Fault())
         return web.Response(status=204)
+
+    def _of_cloud(self, cloud: str) -> list[Proxy]:
+        found = [proxy for proxy in self._proxies.values() if proxy.config.cloud == cloud]
+        if not found:
+            clouds = sorted({proxy.config.cloud for proxy in self._proxies.values()})
+            raise ValueError(f"cloud = {cloud!r} is not one of {', '.join(clouds)}")
+        return found
 
     def _trunk(self, request: web.Request) -> Trunk:
         fqdn = request.match_info["fqdn"]
@@ -178,6 +206,16 @@ class Control:
             "active": bool(views) and all(view["active"] for view in views.values()),
             "proxies": views,
         }
+
+
+def _certificate_view(certificate: x509.Certificate) -> dict[str, Any]:
+    return {
+        "names": sorted(names_of(certificate)),
+        "issuer": certificate.issuer.rfc4514_string(),
+        "fingerprint": fingerprint(certificate.public_bytes(Encoding.DER)),
+        "not_before": certificate.not_valid_before_utc.isoformat(),
+        "not_after": certificate.not_valid_after_utc.isoformat(),
+    }
 
 
 def _proxy_view(proxy: Proxy) -> dict[str, Any]:

@@ -252,21 +252,25 @@ class Proxy:
         seen = trunk.seen_by(self.config.name)
         while self._may_probe(trunk) and seen.received:
             contact = sip.uri_of(seen.received.contact)
-            sent = await self._send_options(trunk.fqdn, contact.port if contact and contact.port else SIP_TLS_PORT)
+            sent, _ = await self.options(trunk.fqdn, contact.port if contact and contact.port else SIP_TLS_PORT)
             if seen.sent is None or (sent.code, sent.error) != (seen.sent.code, seen.sent.error):
                 log.info("%s: own OPTIONS to %s: %s", self.config.name, sent.target, sent.error or sent.code)
             seen.sent = sent
             await asyncio.sleep(self.world.settings.options_interval)
 
-    async def _send_options(self, fqdn: str, port: int) -> Sent:
-        """One OPTIONS over a connection of its own, so that each shows the certificate that is served now."""
+    async def options(self, fqdn: str, port: int = SIP_TLS_PORT) -> tuple[Sent, bytes | None]:
+        """One OPTIONS over a connection of its own, so that each shows the certificate that is served now.
+
+        Beside the outcome the certificate (DER), if one was accepted.
+        """
         begun = time.time()
         target = f"{fqdn}:{port}"
         addresses = sorted(await self.world.resolver.addresses(fqdn))
         if len(addresses) != 1:
             what = f"resolves to {', '.join(addresses)}, where one address is supported" if addresses else "no A record"
-            return Sent(begun, target, error=f"{fqdn}: {what}")
+            return Sent(begun, target, error=f"{fqdn}: {what}"), None
         [address] = addresses
+        der: bytes | None = None
         certificate = None
         try:
             async with asyncio.timeout(self.world.settings.timeout):
@@ -280,6 +284,7 @@ class Proxy:
                 )
                 try:
                     der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+                    assert der is not None
                     certificate = tls.fingerprint(der)
                     asked = time.perf_counter()
                     answer = await self._ask(reader, writer, fqdn, port)
@@ -287,8 +292,11 @@ class Proxy:
                 finally:
                     writer.close()
         except (OSError, TimeoutError, sip.SipError) as exc:
-            return Sent(begun, target, address, certificate, error=_describe(exc, certificate is not None))
-        return Sent(begun, target, address, certificate, answer.code, answer.reason, round_trip=round_trip)
+            return Sent(begun, target, address, certificate, error=_describe(exc, der is not None)), der
+        contact = answer.first("contact")
+        return Sent(
+            begun, target, address, certificate, answer.code, answer.reason, round_trip=round_trip, contact=contact
+        ), der
 
     async def _ask(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fqdn: str, port: int

@@ -1,4 +1,4 @@
-"""TLS as Microsoft does it: 1.2, ECDHE-RSA suites only, certificates on both sides.
+"""TLS as Microsoft does it: 1.2, ECDHE-RSA suites only, certificates with RSA keys on both sides.
 
 The server side runs on OpenSSL's memory BIOs: the certificate is judged inside the handshake, so that a wrong one is
 answered by a TLS alert, and one without clientAuth (as public CAs issue them now) is accepted, which Python's own ssl
@@ -15,6 +15,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL, crypto
@@ -96,6 +97,8 @@ class PeerVerifier:
         self.names = names_of(leaf)
         self.fingerprint = fingerprint(leaf.public_bytes(Encoding.DER))
         self.covered = frozenset(fqdn for fqdn in self.candidates if covers(self.names, fqdn))
+        if not isinstance(leaf.public_key(), rsa.RSAPublicKey):
+            return "certificate's key is not RSA"
         if not _serves_tls(leaf):
             return "certificate's extended key usage has no serverAuth"
         if self.candidates and not self.covered:

@@ -71,6 +71,7 @@ class Sent:
     reason: str = ""
     error: str | None = None
     round_trip: float | None = None
+    contact: str | None = None
 
 
 @dataclass(slots=True)

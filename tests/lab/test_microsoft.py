@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -67,6 +68,13 @@ def until(condition: Callable[[], Any], what: str) -> Any:
             return value
         time.sleep(0.02)
     raise AssertionError(f"waited {PATIENCE:.0f} s for {what}")
+
+
+def only_tls_1_1(context: ssl.SSLContext) -> None:
+    """OpenSSL itself does not do TLS 1.1 any more unless told that nothing matters."""
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
 
 
 def is_active(microsoft: Microsoft, fqdn: str) -> bool:
@@ -321,9 +329,10 @@ class Sbc:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
-    def serve(self, files: ca.Files) -> None:
+    def serve(self, files: ca.Files, configure: Callable[[ssl.SSLContext], None] = lambda context: None) -> None:
         """Serve another certificate from now on."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        configure(context)
         context.load_cert_chain(files.certificate, files.key)
         # As Kamailio with verify_client = optional_no_ca: Microsoft's own certificate has no clientAuth.
         context.verify_mode = ssl.CERT_NONE
@@ -694,7 +703,7 @@ def test_only_tls_1_2_with_ecdhe_rsa_and_a_certificate(microsoft: Microsoft, sbc
         context.set_ciphers("ECDHE-RSA-CHACHA20-POLY1305")
         context.maximum_version = ssl.TLSVersion.TLSv1_2
 
-    for configure in (tls_1_3, ecdsa, chacha):
+    for configure in (tls_1_3, only_tls_1_1, ecdsa, chacha):
         with pytest.raises(ssl.SSLError, match="alert"):
             sbc.connect(configure=configure)
     with sbc.connect() as line:
@@ -713,10 +722,75 @@ def test_only_tls_1_2_with_ecdhe_rsa_and_a_certificate(microsoft: Microsoft, sbc
 
 def test_an_ecdsa_key_cannot_serve_microsoft(microsoft: Microsoft, sbc: Sbc, public_ca: PublicCa) -> None:
     microsoft.register()
-    sbc.serve(public_ca.issue(FQDN, key=ec.generate_private_key(ec.SECP256R1())))
+    ecdsa = public_ca.issue(FQDN, key=ec.generate_private_key(ec.SECP256R1()))
+    sbc.serve(ecdsa)
     assert sbc.ping().code == 200
     why_not = until(lambda: microsoft.view()["sent"] and microsoft.view()["why_not"], "own OPTIONS")
     assert "handshake" in why_not.lower()
+    with pytest.raises(ssl.SSLError, match="alert"):
+        sbc.connect(files=ecdsa)
+    assert microsoft.get("/refusals")[-1]["reason"] == "certificate's key is not RSA"
+
+
+def test_microsoft_itself_speaks_no_tls_1_1(microsoft: Microsoft, sbc: Sbc, certificate: ca.Files) -> None:
+    microsoft.register()
+    sbc.serve(certificate, only_tls_1_1)
+    assert sbc.ping().code == 200
+    why_not = until(lambda: microsoft.view()["sent"] and microsoft.view()["why_not"], "own OPTIONS")
+    assert "TLS: " in why_not
+    sbc.serve(certificate)
+    until(lambda: microsoft.view()["active"], "Active")
+
+
+# OPTIONS on demand
+
+
+def test_options_at_once_to_any_name(microsoft: Microsoft, sbc: Sbc) -> None:
+    status, answer = microsoft.request("POST", "/options", {"fqdn": FQDN, "port": sbc.port})
+    leaf = x509.load_pem_x509_certificate(sbc.files.certificate.read_bytes())
+    assert status == 200
+    assert answer == {
+        "proxy": FIRST,
+        "target": f"{FQDN}:{sbc.port}",
+        "address": SBC_ADDRESS,
+        "code": 200,
+        "reason": "OK",
+        "error": None,
+        "contact": f"<sip:{FQDN}>",
+        "certificate": {
+            "names": [FQDN],
+            "issuer": "CN=public R1",
+            "fingerprint": leaf.fingerprint(hashes.SHA256()).hex(),
+            "not_before": leaf.not_valid_before_utc.isoformat(),
+            "not_after": leaf.not_valid_after_utc.isoformat(),
+        },
+    }
+    assert microsoft.get("/trunks") == {}, "no trunk is needed, and none is made"
+    [(source, text)] = sbc.requests
+    assert (source, text.startswith(f"OPTIONS sip:{FQDN}:{sbc.port};transport=tls SIP/2.0")) == (
+        PROXIES[FIRST][1],
+        True,
+    )
+
+
+def test_options_to_a_tenant_show_whether_its_name_is_served(
+    microsoft: Microsoft, names: NameServer, public_ca: PublicCa, sbc: Sbc
+) -> None:
+    names.zone["tenant.carrier.example"] = [SBC_ADDRESS]
+    body = {"fqdn": "tenant.carrier.example", "port": sbc.port}
+    answer = microsoft.request("POST", "/options", body)[1]
+    assert (answer["code"], answer["certificate"]) == (None, None)
+    assert "certificate not accepted: Hostname mismatch" in answer["error"]
+    sbc.serve(public_ca.issue("carrier.example", "*.carrier.example"))
+    answer = microsoft.request("POST", "/options", body)[1]
+    assert (answer["code"], answer["certificate"]["names"]) == (200, ["*.carrier.example", "carrier.example"])
+    sbc.answer = b"SIP/2.0 404 Not here"
+    answer = microsoft.request("POST", "/options", body)[1]
+    assert (answer["code"], answer["reason"], answer["error"]) == (404, "Not here", None)
+    answer = microsoft.request("POST", "/options", body | {"fqdn": "absent.example"})[1]
+    assert (answer["code"], answer["error"]) == (None, "absent.example: no A record")
+    answer = microsoft.request("POST", "/options", {"fqdn": FQDN})[1]
+    assert (answer["target"], answer["error"]) == (f"{FQDN}:5061", "no connection: refused")
 
 
 def test_a_proxy_whose_ca_the_sbc_does_not_trust_says_so(microsoft: Microsoft, sbc: Sbc, certificate: ca.Files) -> None:
@@ -876,6 +950,9 @@ def test_hundreds_of_trunks(microsoft: Microsoft, names: NameServer, public_ca: 
         ("POST", f"/proxies/{FIRST}/fault", {"kind": "error", "code": 200}, 400),
         ("POST", f"/proxies/{FIRST}/fault", {"kind": "error", "code": True}, 400),
         ("PUT", "/settings", {"options_interval": 0}, 400),
+        ("POST", "/options", {}, 400),
+        ("POST", "/options", {"fqdn": "localhost"}, 400),
+        ("POST", "/options", {"fqdn": FQDN, "cloud": "private"}, 400),
     ],
 )
 def test_control_says_what_is_wrong(microsoft: Microsoft, method: str, path: str, body: object, status: int) -> None:
