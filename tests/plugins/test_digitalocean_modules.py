@@ -284,7 +284,7 @@ class TestRRset:
             assert not run_module("digitalocean_rrset", **(RECORD | {"name": name}))["changed"]
         for name in ("@", "example.com"):
             result = run_module("digitalocean_rrset", check=True, **(RECORD | {"name": name}))
-            assert result["fqdn"] == "example.com"
+            assert [each["fqdn"] for each in result["records"]] == ["example.com"]
         assert "not within" in failure("digitalocean_rrset", **(RECORD | {"name": "sbc1.example.org."}))
 
     def test_an_address_changes_in_place(self, api: Api) -> None:
@@ -337,4 +337,112 @@ class TestRRset:
 
     def test_what_cannot_be_an_address(self, api: Api) -> None:
         assert "'::1' cannot be the data" in failure("digitalocean_rrset", **(RECORD | {"values": ["::1"]}))
-        assert "values is empty" in failure("digitalocean_rrset", **(RECORD | {"values": []}))
+        assert "values of sbc1.example.com is empty" in failure("digitalocean_rrset", **(RECORD | {"values": []}))
+
+
+class TestRRsets:
+    """A customer's names in one task: the base, its tenants, and who answers for its challenges."""
+
+    ADDRESS, BASE, CHALLENGE = "203.0.113.10", "sbc1.example.com", "_acme-challenge.sbc1.example.com"
+
+    def names(self, *tenants: str, delegated: bool = True) -> dict[str, Any]:
+        addresses = [{"name": ".".join((*label, self.BASE)), "values": [self.ADDRESS]} for label in ((), *zip(tenants))]
+        delegation = [{"name": self.CHALLENGE, "type": "NS", "values": [self.BASE]}] if delegated else []
+        stale = [
+            {"below": self.BASE, "type": "A", "value": self.ADDRESS},
+            {"name": self.CHALLENGE, "type": "NS", "value": self.BASE},
+        ]
+        return {"domain": "example.com", "rrsets": addresses + delegation, "prune": stale}
+
+    def records(self, api: Api) -> list[str]:
+        found = api.client.get_all("domains/example.com/records", "domain_records")
+        return sorted(f"{r['name']} {r['type']} {r['data']}" for r in found if r["type"] != "SOA" and r["name"] != "@")
+
+    def make(self, api: Api, name: str, kind: str, data: str) -> None:
+        api.client.call("POST", "domains/example.com/records", {"type": kind, "name": name, "data": data, "ttl": 300})
+
+    def test_from_nothing_to_all_names_and_then_no_change(self, api: Api) -> None:
+        wanted = self.names("fabrikam", "tailspin")
+        foretold = run_module("digitalocean_rrset", check=True, **wanted)
+        assert wrote(api.requests()) == []
+        done = run_module("digitalocean_rrset", **wanted)
+        assert foretold["diff"] == done["diff"]
+        assert done["diff"]["after"] == (
+            "_acme-challenge.sbc1.example.com. 300 IN NS sbc1.example.com.\n"
+            "fabrikam.sbc1.example.com. 300 IN A 203.0.113.10\n"
+            "sbc1.example.com. 300 IN A 203.0.113.10\n"
+            "tailspin.sbc1.example.com. 300 IN A 203.0.113.10\n"
+        )
+        assert [line.split()[0] for line in api.requests()] == ["GET", *["POST"] * 4]
+        assert self.records(api) == [
+            "_acme-challenge.sbc1 NS sbc1.example.com",
+            "fabrikam.sbc1 A 203.0.113.10",
+            "sbc1 A 203.0.113.10",
+            "tailspin.sbc1 A 203.0.113.10",
+        ]
+        assert all(each["id"] for each in done["records"])
+        api.requests()
+        assert not run_module("digitalocean_rrset", **wanted)["changed"]
+        assert [line.split()[0] for line in api.requests()] == ["GET"]
+
+    def test_a_tenant_that_is_gone_takes_its_record_along(self, api: Api) -> None:
+        run_module("digitalocean_rrset", **self.names("fabrikam", "tailspin"))
+        foretold = run_module("digitalocean_rrset", check=True, **self.names("fabrikam"))
+        done = run_module("digitalocean_rrset", **self.names("fabrikam"))
+        assert foretold["diff"] == done["diff"]
+        assert "tailspin.sbc1 A 203.0.113.10" not in self.records(api)
+        assert len(self.records(api)) == 3
+
+    def test_the_wildcard_in_place_of_each_and_back(self, api: Api) -> None:
+        run_module("digitalocean_rrset", **self.names("fabrikam", "tailspin"))
+        api.requests()
+        run_module("digitalocean_rrset", **self.names("*"))
+        assert [line.split()[0] for line in wrote(api.requests())] == ["POST", "DELETE", "DELETE"]
+        assert "*.sbc1 A 203.0.113.10" in self.records(api)
+        assert len(self.records(api)) == 3
+        run_module("digitalocean_rrset", **self.names("fabrikam"))
+        assert "*.sbc1 A 203.0.113.10" not in self.records(api)
+
+    def test_without_tenants_nothing_is_delegated(self, api: Api) -> None:
+        run_module("digitalocean_rrset", **self.names("fabrikam"))
+        run_module("digitalocean_rrset", **self.names(delegated=False))
+        assert self.records(api) == ["sbc1 A 203.0.113.10"]
+
+    def test_what_is_not_ours_stays(self, api: Api) -> None:
+        others = [
+            ("elsewhere.sbc1", "A", "203.0.113.99"),
+            ("deep.er.sbc1", "A", self.ADDRESS),
+            ("web", "A", self.ADDRESS),
+            ("mail.sbc1", "TXT", "v=spf1 -all"),
+            ("_acme-challenge.sbc1", "NS", "acme-dns.example.net."),
+        ]
+        for other in others:
+            self.make(api, *other)
+        run_module("digitalocean_rrset", **self.names(delegated=False))
+        assert self.records(api) == sorted(
+            [*(f"{name} {kind} {data.rstrip('.')}" for name, kind, data in others), "sbc1 A 203.0.113.10"]
+        )
+
+    def test_an_alias_in_the_way(self, api: Api) -> None:
+        self.make(api, "fabrikam.sbc1", "CNAME", "sbc.example.net.")
+        api.requests()
+        message = failure("digitalocean_rrset", **self.names("fabrikam"))
+        assert "fabrikam.sbc1.example.com has a record of type CNAME (sbc.example.net), beside which none" in message
+        assert "remove it from the domain example.com" in message
+        assert wrote(api.requests()) == []
+
+    def test_a_record_in_the_way_of_an_alias(self, api: Api) -> None:
+        self.make(api, "other", "A", self.ADDRESS)
+        alias = {"domain": "example.com", "name": "other", "type": "CNAME", "values": ["sbc.example.net"]}
+        assert "has a record of type A (203.0.113.10)" in failure("digitalocean_rrset", **alias)
+
+    def test_all_of_them_can_be_taken_away(self, api: Api) -> None:
+        wanted = self.names("fabrikam")
+        run_module("digitalocean_rrset", **wanted)
+        assert run_module("digitalocean_rrset", **wanted, state="absent")["changed"]
+        assert self.records(api) == []
+        assert not run_module("digitalocean_rrset", **wanted, state="absent")["changed"]
+
+    def test_one_name_or_several(self, api: Api) -> None:
+        assert "mutually exclusive: name|rrsets" in failure("digitalocean_rrset", **self.names(), name="sbc1")
+        assert "one of the following is required: name, rrsets" in failure("digitalocean_rrset", domain="example.com")
