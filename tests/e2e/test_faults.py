@@ -7,17 +7,6 @@ import pytest
 from tests.e2e import world
 
 
-def red_with(cause: str, *words: str) -> None:
-    """Wait until the probe has seen the fault, then let verify judge."""
-    world.until(lambda: world.check()["overall"]["cause"] == cause, f"the probe names {cause}")
-    judged = world.verify()
-    assert judged.code == 2, judged.text
-    assert f"Cause: {cause}" in judged.text
-    assert "Next step: " in judged.text
-    for word in words:
-        assert word in judged.text, judged.text
-
-
 @pytest.mark.parametrize(
     ("kind", "cause", "words"),
     [
@@ -29,27 +18,9 @@ def red_with(cause: str, *words: str) -> None:
 def test_a_proxy_fails(proven: None, kind: str, cause: str, words: list[str]) -> None:
     world.fault("sip2.pstnhub.microsoft.com", kind)
     try:
-        red_with(cause, *words)
+        world.red_with(cause, *words)
     finally:
         world.fault("sip2.pstnhub.microsoft.com", "none")
-
-
-def test_a_certificate_of_the_wrong_name(proven: None) -> None:
-    address = world.check()["address"]
-    world.api("POST", "domains/voip.test/records", {"type": "A", "name": "wrong", "data": address, "ttl": 30})
-    issued = world.droplet(
-        "certbot certonly --non-interactive --standalone --key-type rsa --cert-name wrong -d wrong.voip.test "
-        "--server https://acme.lab.test:14000/dir && "
-        "cd /etc/letsencrypt/live/wrong && install -o kamailio -m 0400 privkey.pem /etc/kamailio/tls && "
-        "install -g kamailio -m 0640 fullchain.pem /etc/kamailio/tls && kamcmd tls.reload"
-    )
-    assert issued.code == 0, issued.text
-    try:
-        red_with("certificate_name", "wrong.voip.test", world.FQDN)
-    finally:
-        world.droplet("certbot delete --non-interactive --cert-name wrong")
-        mended = world.playbook("playbooks/configure.yml")
-    assert mended.code == 0, mended.text
 
 
 def test_port_5061_closed_in_the_cloud_firewall(proven: None) -> None:
@@ -58,7 +29,7 @@ def test_port_5061_closed_in_the_cloud_firewall(proven: None) -> None:
     open_ports = [rule for rule in firewall["inbound_rules"] if rule["ports"] != "5061"]
     world.api("PUT", f"firewalls/{firewall['id']}", body | {"inbound_rules": open_ports})
     try:
-        red_with("theirs_missing", "52.112.0.0/14", "5061")
+        world.red_with("theirs_missing", "52.112.0.0/14", "5061")
     finally:
         mended = world.playbook("playbooks/provision.yml")
     assert mended.code == 0, mended.text
@@ -80,7 +51,7 @@ def test_port_5061_closed_in_the_cloud_firewall(proven: None) -> None:
 def test_a_hand_on_the_droplet(proven: None, breaks: str, mends: str, cause: str) -> None:
     assert world.droplet(breaks).code == 0
     try:
-        red_with(cause)
+        world.red_with(cause)
     finally:
         assert world.droplet(mends).code == 0
 
@@ -90,6 +61,6 @@ def test_port_5061_closed_on_the_droplet(proven: None) -> None:
     handle = world.droplet("nft -a list chain inet sbc input | sed -n '/5061/s/.*handle //p'").text.strip()
     assert world.droplet(f"nft delete rule inet sbc input handle {handle}").code == 0
     try:
-        red_with("theirs_missing", "nftables")
+        world.red_with("theirs_missing", "nftables")
     finally:
         assert world.droplet("nft -f /etc/nftables.conf").code == 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,12 +15,8 @@ FQDN = "sbc.fabrikam.test"
 
 @pytest.fixture
 def inventory(tmp_path: Path) -> Path:
-    """An inventory of its own, as a user would copy one."""
-    copy = tmp_path / "manual"
-    shutil.copytree(world.ROOT / "inventory/lab", copy, ignore=shutil.ignore_patterns("contoso", "known_hosts*"))
     settings = {"sbc_fqdn": FQDN, "sbc_domain": "fabrikam.test", "sbc_dns": "manual"}
-    (copy / "customers.yml").write_text(json.dumps({"sbc": {"hosts": {"fabrikam": settings}}}))
-    return copy
+    return world.inventory(tmp_path / "manual", {"fabrikam": settings})
 
 
 def test_the_record_is_asked_for_and_waited_for(trunk: None, inventory: Path) -> None:
@@ -49,6 +43,5 @@ def test_the_record_is_asked_for_and_waited_for(trunk: None, inventory: Path) ->
         said += rollout.stdout.readlines()
     assert rollout.returncode == 0, "".join(said)
     assert "PROVEN" in "".join(said)
-    (droplet,) = world.api("GET", "droplets?tag_name=sbc:customer:fabrikam")["droplets"]
-    world.api("DELETE", f"droplets/{droplet['id']}")
+    world.destroy("fabrikam")
     control("DELETE", f"microsoft/trunks/{FQDN}")

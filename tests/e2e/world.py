@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab import network, settings
 from lab.__main__ import control
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,6 +111,17 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 120) -> Non
         time.sleep(1)
 
 
+def red_with(cause: str, *words: str) -> None:
+    """Wait until the probe has seen the fault, then let verify judge."""
+    until(lambda: check()["overall"]["cause"] == cause, f"the probe names {cause}")
+    judged = verify()
+    assert judged.code == 2, judged.text
+    assert f"Cause: {cause}" in judged.text
+    assert "Next step: " in judged.text
+    for word in words:
+        assert word in judged.text, judged.text
+
+
 def api(method: str, path: str, body: Any = None) -> Any:
     """One request to the lab's DigitalOcean, past the product."""
     import urllib.request
@@ -127,6 +141,67 @@ def firewall() -> dict[str, Any]:
     """The customer's cloud firewall."""
     found: list[dict[str, Any]] = api("GET", "firewalls")["firewalls"]
     return next(each for each in found if each["name"] == f"sbc-{CUSTOMER}")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A TLS connection from Microsoft's address that stays up for as long as the SBC lets it."""
+
+    process: subprocess.Popen[str]
+    fingerprint: str
+
+    def ask(self, name: str = "") -> dict[str, Any]:
+        """Send OPTIONS for a name over it, or only look; see `tests.e2e.caller` for the answer."""
+        assert self.process.stdin
+        self.process.stdin.write(f"{name}\n")
+        self.process.stdin.flush()
+        return self.read()
+
+    def read(self) -> dict[str, Any]:
+        """The next answer. Raises AssertionError with what was said if the caller has failed."""
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert line.startswith("{"), line + self.process.stdout.read()
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+@contextmanager
+def connection(name: str) -> Iterator[Connection]:
+    """Connect as Microsoft to the SBC by one of its names, which its certificate must carry."""
+    proxy, address = PROXIES[0], settings.MICROSOFT_PROXIES[PROXIES[0]][1]
+    sbc = check()["address"]
+    argv = [
+        *network.in_namespace(f"{settings.ROUTER}-microsoft"),
+        *(sys.executable, "-m", "tests.e2e.caller", sbc, name, "--source", address),
+        *("--certificate", str(settings.CA / f"{proxy}.pem"), "--key", str(settings.CA / f"{proxy}.key")),
+        *("--roots", str(settings.ROOTS / "acme.pem")),
+    ]
+    with subprocess.Popen(
+        argv, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        try:
+            first = Connection(process, "").read()
+            yield Connection(process, first["fingerprint"])
+        finally:
+            process.kill()
+
+
+def inventory(directory: Path, hosts: Mapping[str, Mapping[str, Any]]) -> Path:
+    """The lab's inventory with customers of one's own, in a new directory, as a user would copy it."""
+    shutil.copytree(
+        ROOT / "inventory/lab",
+        directory,
+        ignore=lambda folder, names: [n for n in names if Path(folder).name == "state" and not n.startswith("id_")],
+    )
+    (directory / "customers.yml").write_text(json.dumps({"sbc": {"hosts": hosts}}))
+    return directory
+
+
+def destroy(customer: str) -> None:
+    """Remove a customer's droplet, past the product."""
+    for droplet in api("GET", f"droplets?tag_name=sbc:customer:{customer}")["droplets"]:
+        api("DELETE", f"droplets/{droplet['id']}")
 
 
 def host_network() -> str:
