@@ -1,0 +1,135 @@
+"""Renewals by certbot's own timer: how they come through, and what becomes of those that fail."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab.__main__ import control
+from tests.e2e import world
+
+RETIRED_WITHIN: int = yaml.safe_load((Path(__file__).parent / "vars.yml").read_text())["certificate_retire_within"]
+BRIEF = "https://acme-brief.lab.test/directory"
+CONF = f"/etc/letsencrypt/renewal/{world.FQDN}.conf"
+SOON = "/run/systemd/system/certbot.timer.d/soon.conf"
+
+
+def droplet(command: str) -> str:
+    done = world.droplet(command)
+    assert done.code == 0, done.text
+    return done.text
+
+
+def on_the_wire() -> str:
+    """The fingerprint that a new connection is shown."""
+    with world.connection(world.FQDN) as connection:
+        return connection.fingerprint
+
+
+def remarks() -> dict[str, str]:
+    """The probe's remarks: evidence by cause."""
+    return {item["cause"]: f"{item['evidence']} {item['next_step']}" for item in world.check()["remarks"]}
+
+
+def test_the_timer_renews_what_is_near_its_end_and_old_connections_are_retired() -> None:
+    brief = world.playbook("site.yml", "-e", "@molecule/renewal/vars.yml", "-e", f"certificate_directory={BRIEF}")
+    assert brief.code == 0, brief.text
+    before = on_the_wire()
+    # Half of the minute that this certificate lives: certbot renews what lives for less than ten days from then on.
+    world.until(lambda: "renew" in world.droplet("certbot certificates").text, "certbot is there")
+    with ExitStack() as stack:
+        connections = [stack.enter_context(world.connection(world.FQDN)) for _ in range(3)]
+        droplet(
+            f"mkdir -p $(dirname {SOON}) && printf '[Timer]\\nOnCalendar=*:*:0/2\\nRandomizedDelaySec=0\\nAccuracySec=1\\n'"
+            f" >{SOON} && systemctl daemon-reload && systemctl restart certbot.timer"
+        )
+        try:
+            world.until(lambda: on_the_wire() != before, "a new connection is shown the renewed certificate", 60)
+        finally:
+            droplet(f"rm {SOON} && systemctl daemon-reload && systemctl restart certbot.timer")
+        renewed_at = time.monotonic()
+        assert any(connection.ask(world.FQDN)["code"] == 200 for connection in connections), "all were cut at once"
+        young = stack.enter_context(world.connection(world.FQDN))
+        still_up = [len(connections)]
+
+        def retired() -> bool:
+            still_up.append(sum(connection.ask()["up"] for connection in connections))
+            return still_up[-1] == 0
+
+        world.until(retired, "old connections are retired", RETIRED_WITHIN + 5)
+        assert time.monotonic() - renewed_at <= RETIRED_WITHIN + 5
+        assert all(later <= sooner for sooner, later in zip(still_up, still_up[1:], strict=False))
+        assert set(still_up) & {1, 2}, "they went one by one"
+        assert young.ask(world.FQDN)["code"] == 200, "what was shown the new certificate stays"
+    swapped = world.playbook("site.yml", "-e", "@molecule/renewal/vars.yml")
+    assert swapped.code == 0, swapped.text
+
+
+@pytest.fixture
+def due() -> Iterator[None]:
+    """certbot takes the certificate for one near its end, by its own setting for when that is."""
+    droplet(f"sed -i '1i renew_before_expiry = 36500 days' {CONF}")
+    yield
+    droplet(f"sed -i '/^renew_before_expiry = 36500/d' {CONF}")
+
+
+def close_port_80() -> None:
+    firewall = world.firewall()
+    body = {key: firewall[key] for key in ("name", "outbound_rules", "tags", "droplet_ids")}
+    rules = [rule for rule in firewall["inbound_rules"] if rule["ports"] != "80"]
+    world.api("PUT", f"firewalls/{firewall['id']}", body | {"inbound_rules": rules})
+
+
+def open_port_80() -> None:
+    done = world.playbook("playbooks/provision.yml")
+    assert done.code == 0, done.text
+
+
+def fill_the_disk() -> None:
+    droplet(
+        "mount -t tmpfs -o size=4m,mode=0755 full /mnt && cp -a /etc/letsencrypt/. /mnt && mount --move /mnt /etc/letsencrypt && "
+        "! dd if=/dev/zero of=/etc/letsencrypt/full bs=64k status=none"
+    )
+
+
+def empty_the_disk() -> None:
+    droplet("umount /etc/letsencrypt")
+
+
+def acme(kind: str) -> Callable[[], Any]:
+    return lambda: control("POST", "acme/fault", {"directory": "production", "kind": kind})
+
+
+@pytest.mark.parametrize(
+    ("breaks", "mends", "cause"),
+    [
+        pytest.param(acme("down"), acme("none"), "directory_down", id="directory down"),
+        pytest.param(acme("rate_limited"), acme("none"), "rate_limited", id="rate limit"),
+        pytest.param(close_port_80, open_port_80, "challenge_failed", id="challenge blocked"),
+        pytest.param(fill_the_disk, empty_the_disk, "disk_full", id="disk full"),
+    ],
+)
+def test_a_renewal_that_fails(due: None, breaks: Callable[[], Any], mends: Callable[[], Any], cause: str) -> None:
+    """The old certificate serves on, the probe names the cause, and the timer's next run makes up for it."""
+    before = on_the_wire()
+    breaks()
+    try:
+        assert world.droplet("systemctl start certbot.service").code != 0
+        assert on_the_wire() == before
+        assert cause in remarks()["renewal_failing"]
+        judged = world.verify()
+        assert judged.code == 0, judged.text
+        assert "renewal" in judged.text
+        assert "certbot.timer" in droplet("systemctl list-timers --all certbot.timer")
+    finally:
+        mends()
+    droplet("systemctl start certbot.service")
+    assert on_the_wire() != before
+    assert "renewal_failing" not in remarks()
+    assert "elements" not in droplet("nft list set inet sbc challenge"), "the port is closed again"
