@@ -14,7 +14,7 @@ define with-lab
 trap '$(GIVE_BACK)' EXIT; set -e; \
 KAMAILIO_ROOT=$$($(LAB) kamailio-root); \
 $(SUDO_KEEP) KAMAILIO_ROOT=$$KAMAILIO_ROOT .venv/bin/python -m pytest $(1); \
-$(SUDO_KEEP) .venv/bin/molecule test
+$(SUDO_KEEP) .venv/bin/molecule test --all
 endef
 
 help: ## this list
