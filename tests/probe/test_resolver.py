@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from miniature import end
 
 from sbc_probe.resolver import lookup, nameservers
 
@@ -19,17 +20,18 @@ def record(kind: int, data: bytes) -> bytes:
 @pytest.fixture
 def name_server() -> Iterator[Callable[..., int]]:
     """Start a name server that answers every question with these records and this rcode; gives its port."""
-    sockets = []
+    servers = []
 
     def start(*records: bytes, rcode: int = 0) -> int:
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         server.bind(("127.0.0.1", 0))
-        sockets.append(server)
 
         def serve() -> None:
             while True:
                 try:
                     query, sender = server.recvfrom(512)
+                    if not query:
+                        return
                     stray = struct.pack(">HHHHHH", query[0] ^ 0xFF, 0x8180, 0, 0, 0, 0)
                     head = query[:2] + struct.pack(">HHHHH", 0x8180 | rcode, 1, len(records), 0, 0)
                     server.sendto(stray, sender)
@@ -37,12 +39,14 @@ def name_server() -> Iterator[Callable[..., int]]:
                 except OSError:
                     return
 
-        threading.Thread(target=serve, daemon=True).start()
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        servers.append((server, thread))
         return int(server.getsockname()[1])
 
     yield start
-    for server in sockets:
-        server.close()
+    for server, thread in servers:
+        end(server, thread)
 
 
 def test_addresses_at_the_end_of_an_alias_are_found(name_server: Callable[..., int]) -> None:
@@ -77,8 +81,10 @@ def test_junk_is_no_answer() -> None:
                 query, sender = server.recvfrom(512)
                 server.sendto(query[:2] + struct.pack(">HHHHH", 0x8180, 1, 9, 0, 0) + b"\x3f", sender)
 
-        threading.Thread(target=answer, daemon=True).start()
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
         found = lookup("sbc.example.com", ["127.0.0.1"], timeout=1, port=server.getsockname()[1])
+        thread.join(10)
     assert not found.addresses
     assert found.error
 
