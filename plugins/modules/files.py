@@ -36,15 +36,15 @@ options:
         type: str
         default: "0644"
       owner:
-        description: Its owner.
+        description: Its owner; by default the user that the task runs as.
         type: str
-        default: root
       group:
-        description: Its group.
+        description: Its group; by default that of the user that the task runs as.
         type: str
-        default: root
   exclusive:
-    description: Patterns of absolute paths; a file that matches one and is not among O(files) is removed.
+    description:
+      - Patterns of absolute paths; a file that matches one and is not among O(files) is removed.
+      - So is a directory that a pattern's wildcard stands for, if nothing is left in it.
     type: list
     elements: str
     default: []
@@ -138,8 +138,8 @@ class File:
     path: str
     content: bytes | None
     mode: int
-    owner: str
-    group: str
+    owner: str | None = None
+    group: str | None = None
     validate: str | None = None
 
     @classmethod
@@ -162,7 +162,8 @@ class File:
     def numbers(self) -> tuple[int, int] | None:
         """Owner and group as numbers; None while the machine does not know one of them."""
         try:
-            return pwd.getpwnam(self.owner).pw_uid, grp.getgrnam(self.group).gr_gid
+            owner = os.geteuid() if self.owner is None else pwd.getpwnam(self.owner).pw_uid
+            return owner, os.getegid() if self.group is None else grp.getgrnam(self.group).gr_gid
         except KeyError:
             return None
 
@@ -239,8 +240,8 @@ FILE = {
     "base64": {"type": "str"},
     "validate": {"type": "str"},
     "mode": {"type": "str", "default": "0644"},
-    "owner": {"type": "str", "default": "root"},
-    "group": {"type": "str", "default": "root"},
+    "owner": {"type": "str"},
+    "group": {"type": "str"},
 }
 
 
@@ -274,7 +275,7 @@ def main() -> None:
         module.fail_json(msg=str(error))
     wanted = {file.path for file in files}
     strays = {path for pattern in module.params["exclusive"] for path in glob.glob(pattern)} - wanted
-    files += [File(path, None, 0, "root", "root") for path in sorted(strays)]
+    files += [File(path, None, 0) for path in sorted(strays)]
     pending = [(file, present) for file in files if differs(file, present := read(file.path))]
     changed = [file.path for file, _ in pending]
     due = [
@@ -299,6 +300,9 @@ def main() -> None:
                 put(file, module.run_command)
             except (OSError, ValueError) as error:
                 module.fail_json(msg=f"{file.path}: {error}", **result)
+        for directory in {os.path.dirname(path) for path in strays if in_a_wildcard(path, module.params["exclusive"])}:
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
         for command, noted in due:
             rc, out, err = module.run_command(command, use_unsafe_shell=True)
             if rc != 0:
@@ -312,6 +316,12 @@ def main() -> None:
             if rc != 0:
                 module.fail_json(msg=f"systemctl {verb} {' '.join(idle)}: {(err or out).strip()}", **result)
     module.exit_json(**result | {"changed": result["changed"] or bool(idle), "started_units": idle})
+
+
+def in_a_wildcard(path: str, patterns: list[str]) -> bool:
+    """Whether the directory of a path is one that a pattern's wildcard stands for."""
+    directories = map(os.path.dirname, patterns)
+    return any(glob.has_magic(each) and fnmatch.fnmatch(os.path.dirname(path), each) for each in directories)
 
 
 def runs(module: AnsibleModule, unit: str) -> bool:

@@ -113,6 +113,28 @@ def test_exclusive_removes_what_was_not_asked_for(files: Files, etc: Path) -> No
     assert trace.read_text() == "update\n"
 
 
+def test_a_directory_that_a_wildcard_stands_for_goes_with_its_last_file(files: Files, etc: Path) -> None:
+    for directory in ("left", "shared", "kept"):
+        (etc / directory).mkdir()
+        (etc / directory / "ours").write_text(directory)
+    (etc / "shared" / "theirs").touch()
+    wanted = {"path": str(etc / "kept" / "ours"), "content": "kept"}
+    assert files(wanted, check=True, exclusive=[f"{etc}/*/ours"])["changed"]
+    assert (etc / "left" / "ours").exists()
+    files(wanted, exclusive=[f"{etc}/*/ours"])
+    assert sorted(path.name for path in etc.iterdir()) == ["kept", "shared"]
+    assert [path.name for path in (etc / "shared").iterdir()] == ["theirs"]
+    files(exclusive=[f"{etc}/kept/*"])
+    assert list((etc / "kept").iterdir()) == [], "the wildcard stands for the file only"
+
+
+def test_without_an_owner_a_file_belongs_to_who_runs_the_task(files: Files, etc: Path) -> None:
+    path = etc / "a"
+    path.write_text("new")
+    assert not files({"path": str(path), "content": "new", "owner": None, "group": None})["changed"]
+    assert path.owner() == ME["owner"]
+
+
 def test_what_is_applied_follows_from_what_changed(files: Files, etc: Path, tmp_path: Path) -> None:
     trace = etc / "trace"
     apply = [
