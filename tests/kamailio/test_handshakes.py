@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.kamailio.test_templates import ROOT, TEMPLATES, command, needs_kamailio
+from tests.kamailio.running import ROOT, TEMPLATES, command, needs_kamailio
 
 SCRIPT = Path(__file__).with_name("handshakes.py")
 PACKAGE_DEFAULT = 8

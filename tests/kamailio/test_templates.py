@@ -1,32 +1,18 @@
-"""templates/kamailio rendered by Ansible's engine, accepted by `kamailio -c`, and run against SIP peers over TLS.
-
-What needs Kamailio runs where `kamailio` is on the PATH, or where KAMAILIO_ROOT names a Debian 13 root directory with
-the packages kamailio and kamailio-tls-modules. KAMAILIO_COMMAND then says how to start a program there (by default
-`chroot $KAMAILIO_ROOT`). It is skipped elsewhere. Everything runs on loopback: 127.7.0.0/16, TCP port 5061.
-"""
+"""templates/kamailio rendered by Ansible's engine, accepted by `kamailio -c`, and run against SIP peers over TLS."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import shlex
-import shutil
-import socket
 import ssl
 import subprocess
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
 
 from sbc_probe.config import Config
 from sbc_probe.evidence import collect
@@ -34,56 +20,23 @@ from sbc_probe.findings import Cause
 from sbc_probe.model import Lookup
 from sbc_probe.verdict import judge
 from tests.kamailio import handshakes
-
-REPOSITORY = Path(__file__).parents[2]
-TEMPLATES = REPOSITORY / "templates/kamailio"
-CLOUDS: dict[str, Any] = yaml.safe_load((REPOSITORY / "roles/sbc/vars/main/clouds.yml").read_text())["sbc_clouds"]
-
-ROOT = Path(os.environ.get("KAMAILIO_ROOT", "/"))
-COMMAND = shlex.split(os.environ.get("KAMAILIO_COMMAND", f"chroot {ROOT}" if "KAMAILIO_ROOT" in os.environ else ""))
-needs_kamailio = pytest.mark.skipif(
-    not shutil.which("kamailio", path=f"{ROOT}/usr/sbin:{ROOT}/usr/bin"),
-    reason="no Kamailio: set KAMAILIO_ROOT to a Debian 13 root directory that has it",
+from tests.kamailio.running import (
+    ADDRESS,
+    FQDN,
+    PROXIES,
+    REPOSITORY,
+    ROOT,
+    STRANGER,
+    Proxy,
+    Start,
+    command,
+    listens_on_port,
+    needs_kamailio,
+    render,
+    wait_for,
 )
 
-FQDN = "sbc.contoso.example"
-ADDRESS = "127.7.1.1"
-PROXIES = ["127.7.2.1", "127.7.2.2", "127.7.2.3"]
-STRANGER = "127.7.3.1"
-
-
-def render(directory: Path, **variables: Any) -> None:
-    """Render the templates to directory as the action plugin config_tree does, with paths below that directory."""
-    sample = {
-        "ansible_managed": "Ansible managed",
-        "sbc_fqdn": FQDN,
-        "sbc_address": ADDRESS,
-        "sbc_options_interval": 60,
-        "kamailio_max_connections": 256,
-        "kamailio_certificate": "/etc/kamailio/live/sbc.pem",
-        "kamailio_private_key": "/etc/kamailio/live/sbc.key",
-        "kamailio_trusted_roots": "/etc/kamailio/live/ca.pem",
-    }
-    inside = "/" + str(directory.relative_to(ROOT))
-    templar = Templar(loader=DataLoader(), variables=sample | variables)
-    for path in TEMPLATES.iterdir():
-        text = templar.template(
-            trust_as_template(path.read_text()), escape_backslashes=False, overrides={"trim_blocks": True}
-        )
-        text = text.replace("/etc/kamailio/live", inside).replace("/run/kamailio", inside)
-        (directory / path.name).write_text(text)
-
-
-def command(*arguments: str | Path) -> list[str]:
-    """A command in the root directory; it ends with the process that starts it, even if that one is killed."""
-    return [*handshakes.BOUND_TO_PARENT, "unshare", "--pid", "--fork", "--kill-child", *COMMAND, *map(str, arguments)]
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """A new directory that Kamailio, in its root directory, can read too."""
-    with tempfile.TemporaryDirectory(prefix="sbc-", dir=ROOT / "tmp") as name:
-        yield Path(name)
+CLOUDS: dict[str, Any] = yaml.safe_load((REPOSITORY / "roles/sbc/vars/main/clouds.yml").read_text())["sbc_clouds"]
 
 
 @needs_kamailio
@@ -99,179 +52,11 @@ def test_kamailio_accepts_every_cloud(directory: Path, cloud: str) -> None:
     assert "ERROR" not in checked.stderr
 
 
-class Proxy:
-    """A peer at Microsoft's place: asks for our certificate and answers OPTIONS with `status`, or not at all."""
-
-    def __init__(self, address: str, certificates: Path) -> None:
-        self.address = address
-        self.status: str | None = "200 OK"
-        self.requests: list[str] = []
-        self.names: list[str | None] = []
-        self.context = handshakes.peer_context(certificates)
-        self.context.sni_callback = lambda _socket, name, _context: self.names.append(name)
-        self.listener = socket.create_server((address, 5061))
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=self.serve, args=(self.listener.accept()[0],), daemon=True).start()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-
-    def serve(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError), self.context.wrap_socket(connection, server_side=True) as session:
-            received = b""
-            while data := session.recv(65536):
-                received += data
-                while b"\r\n\r\n" in received.lstrip():
-                    request, received = received.lstrip().split(b"\r\n\r\n", 1)
-                    self.requests.append(request.decode())
-                    if self.status:
-                        session.sendall(
-                            handshakes.answer(self.requests[-1]).replace(b"200 OK", self.status.encode(), 1)
-                        )
-
-
-def start_kamailio(directory: Path) -> subprocess.Popen[bytes]:
-    """Start Kamailio with the configuration in directory; what it says goes to the file `log` there."""
-    inside = Path("/") / directory.relative_to(ROOT)
-    with (directory / "log").open("wb") as log:
-        return subprocess.Popen(
-            command("kamailio", "-DD", "-E", "-f", inside / "kamailio.cfg", "-P", inside / "pid", "-Y", inside),
-            stdout=log,
-            stderr=log,
-        )
-
-
-def listens_on_port() -> bool:
-    """Whether a Kamailio takes connections; one that was killed may hold its port for a moment longer."""
-    with contextlib.suppress(OSError):
-        socket.create_connection((ADDRESS, 5061), source_address=(ADDRESS, 0)).close()
-        return True
-    return False
-
-
-class Sbc:
-    """A running Kamailio with the product's configuration, and its three proxies."""
-
-    def __init__(self, directory: Path, proxies: list[Proxy]) -> None:
-        self.directory = directory
-        self.proxies = proxies
-
-    def rpc(self, method: str, *parameters: str) -> Any:
-        """Raises LookupError with Kamailio's text when it answers with an error."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
-            client.bind("")
-            client.settimeout(5)
-            call = {"jsonrpc": "2.0", "method": method, "params": parameters, "id": 1}
-            client.sendto(json.dumps(call).encode(), str(self.directory / "rpc.sock"))
-            answer = json.loads(client.recv(1 << 18))
-        if "error" in answer:
-            raise LookupError(answer["error"]["message"])
-        return answer["result"]
-
-    def flags(self) -> list[str]:
-        targets = self.rpc("dispatcher.list")["RECORDS"][0]["SET"]["TARGETS"]
-        return [target["DEST"]["FLAGS"] for target in targets]
-
-    def table(self, name: str) -> dict[str, Any]:
-        return {item["name"]: item["value"] for entry in self.rpc("htable.dump", name) for item in entry["slot"]}
-
-    def theirs(self, count: int) -> dict[str, Any]:
-        """What is kept of Microsoft's OPTIONS once there were `count`; it is written when the answer has left."""
-        assert wait_for(lambda: self.table("sbc_theirs").get(f"{FQDN}:count") == count, 2)
-        return self.table("sbc_theirs")
-
-    def connect(self, source: str = PROXIES[0], suites: str = handshakes.SUITES) -> ssl.SSLSocket:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(self.directory / "ca.pem")
-        context.check_hostname = False
-        context.load_cert_chain(self.directory / "peer.pem", self.directory / "peer.key")
-        context.maximum_version = ssl.TLSVersion.TLSv1_2
-        context.set_ciphers(suites)
-        connection = socket.create_connection((ADDRESS, 5061), timeout=1, source_address=(source, 0))
-        return context.wrap_socket(connection)
-
-    def ask(
-        self,
-        method: str = "OPTIONS",
-        uri: str = f"sip:{FQDN}:5061;transport=tls",
-        source: str = PROXIES[0],
-        *headers: str,
-    ) -> str:
-        """Send one request on a connection of its own; raises TimeoutError when there is no answer within 1 s."""
-        mark = time.time_ns()
-        request = [
-            f"{method} {uri} SIP/2.0",
-            f"Via: SIP/2.0/TLS {source}:5061;branch=z9hG4bK{mark}",
-            "From: <sip:sip.pstnhub.microsoft.com:5061>;tag=1",
-            f"To: <{uri}>",
-            f"Call-ID: {mark}",
-            f"CSeq: 1 {method}",
-            "Max-Forwards: 70",
-            "User-Agent: Microsoft.PSTNHub.SIPProxy v.2026.1",
-            *headers,
-            "Content-Length: 0",
-        ]
-        with self.connect(source) as session:
-            session.sendall(("\r\n".join(request) + "\r\n\r\n").encode())
-            return session.recv(65536).decode()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-Start = Callable[..., Sbc]
-
-
-@pytest.fixture
-def start(directory: Path) -> Iterator[Start]:
-    """Start Kamailio with the product's configuration, these proxies and variables; it ends with the test."""
-    with contextlib.ExitStack() as stack:
-
-        def begin(hosts: list[str] = PROXIES, **variables: Any) -> Sbc:
-            handshakes.make_certificates(directory)
-            facts = {
-                "proxies": [{"host": host, "port": 5061} for host in hosts],
-                "signalling_networks": ["127.7.2.0/25", "127.7.2.128/25"],
-            }
-            render(directory, sbc_cloud_facts=facts, **variables)
-            proxies = [Proxy(address, directory) for address in PROXIES]
-            for proxy in proxies:
-                stack.callback(proxy.close)
-            kamailio = start_kamailio(directory)
-            stack.callback(wait_for, lambda: not listens_on_port(), 10)
-            stack.callback(kamailio.wait, timeout=10)
-            stack.callback(kamailio.kill)
-            sbc = Sbc(directory, proxies)
-
-            def listens() -> bool:
-                assert kamailio.poll() is None, (directory / "log").read_text()
-                with contextlib.suppress(OSError):
-                    return bool(sbc.rpc("core.uptime"))
-                return False
-
-            assert wait_for(listens, 10)
-            return sbc
-
-        yield begin
-
-
 @needs_kamailio
 def test_kamailio_ends_with_a_test_run_that_is_killed(directory: Path) -> None:
     handshakes.make_certificates(directory)
     render(directory, sbc_cloud_facts={"proxies": [{"host": PROXIES[0], "port": 5061}], "signalling_networks": []})
-    code = "import pathlib, sys, time, tests.kamailio.test_templates as run\n"
+    code = "import pathlib, sys, time, tests.kamailio.running as run\n"
     code += "run.start_kamailio(pathlib.Path(sys.argv[1])); time.sleep(60)"
 
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
