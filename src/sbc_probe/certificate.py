@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID as Usage
 from cryptography.x509.oid import NameOID
 
-from sbc_probe.model import Certificate, Unread
+from sbc_probe.model import Certificate, ChainFlaw, Unread
 
 
 def from_file(path: str) -> Certificate | Unread:
     """The first certificate of a PEM file."""
     try:
-        return _facts(x509.load_pem_x509_certificate(Path(path).read_bytes()))
+        return facts(x509.load_pem_x509_certificate(Path(path).read_bytes()))
     except OSError as error:
         return Unread(f"{path}: {error.strerror}", denied=isinstance(error, PermissionError))
     except ValueError:
@@ -27,20 +31,47 @@ def from_file(path: str) -> Certificate | Unread:
 def from_der(der: bytes) -> Certificate | Unread:
     """A certificate as it came over the wire."""
     try:
-        return _facts(x509.load_der_x509_certificate(der))
+        return facts(x509.load_der_x509_certificate(der))
     except ValueError as error:
         return Unread(f"the certificate cannot be read: {error}")
+
+
+def ders_from_file(path: str) -> list[bytes]:
+    """All certificates of a PEM file, none where it cannot be read."""
+    try:
+        return [one.public_bytes(Encoding.DER) for one in x509.load_pem_x509_certificates(Path(path).read_bytes())]
+    except (OSError, ValueError):
+        return []
 
 
 def from_kamailio(text: str) -> Certificate | Unread:
     """A certificate as Kamailio keeps it, PEM in URL encoding ($tls_peer_urlencoded_cert)."""
     try:
-        return _facts(x509.load_pem_x509_certificate(unquote_to_bytes(text)))
+        return facts(x509.load_pem_x509_certificate(unquote_to_bytes(text)))
     except ValueError as error:
         return Unread(f"the certificate cannot be read: {error}")
 
 
-def _facts(certificate: x509.Certificate) -> Certificate:
+def key_from_file(path: str) -> str | Unread:
+    """The fingerprint of the public half of a private key in a PEM file."""
+    try:
+        return key_from_pem(Path(path).read_bytes(), path)
+    except OSError as error:
+        return Unread(f"{path}: {error.strerror}", denied=isinstance(error, PermissionError))
+
+
+def key_from_pem(pem: bytes, what: str) -> str | Unread:
+    """The fingerprint of the public half of a private key; `what` names it in a complaint."""
+    try:
+        return _fingerprint(load_pem_private_key(pem, None).public_key())
+    except TypeError:
+        return Unread(f"{what} is locked by a passphrase")
+    except ValueError:
+        return Unread(f"{what} holds no readable private key")
+
+
+def facts(certificate: x509.Certificate) -> Certificate:
+    """What is judged of a certificate. ValueError: some part of it cannot be read."""
     key = certificate.public_key()
     match key:
         case rsa.RSAPublicKey():
@@ -59,6 +90,7 @@ def _facts(certificate: x509.Certificate) -> Certificate:
     except x509.ExtensionNotFound:
         usages = {Usage.SERVER_AUTH, Usage.CLIENT_AUTH}
     return Certificate(
+        subject=certificate.subject.rfc4514_string(),
         names=tuple(name.lower() for name in names),
         key_type=key_type,
         key_bits=getattr(key, "key_size", None),
@@ -68,4 +100,64 @@ def _facts(certificate: x509.Certificate) -> Certificate:
         server_auth=Usage.SERVER_AUTH in usages,
         client_auth=Usage.CLIENT_AUTH in usages,
         fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
+        key_fingerprint=_fingerprint(key),
     )
+
+
+def is_authority(certificate: x509.Certificate) -> bool:
+    """Whether it may issue others."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
+
+
+def chain_flaw(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate] | None) -> ChainFlaw | None:
+    """Follow the issuers from the first certificate to a root; None: one was reached, or no roots say where to end.
+
+    A server does not send its root, so where more than one certificate was sent and the last one's issuer is no trusted
+    root, it cannot be told whether one in between is missing.
+    """
+    last, rest = chain[0], list(chain[1:])
+    while True:
+        if any(last == root or _issued(last, root) for root in roots or ()):
+            return None
+        issuer = next((one for one in rest if is_authority(one) and _issued(last, one)), None)
+        if issuer is None:
+            break
+        rest.remove(issuer)
+        last = issuer
+    subject, issued_by = last.subject.rfc4514_string(), last.issuer.rfc4514_string()
+    if last.issuer == last.subject:
+        known_to_fail = roots is not None or last is chain[0]
+        return ChainFlaw(False, f"it ends at {subject}, which issued itself") if known_to_fail else None
+    if last is chain[0]:
+        return ChainFlaw(True, f"the certificate comes without that of its issuer, {issued_by}")
+    if roots is None:
+        return None
+    return ChainFlaw(False, f"it ends at {subject}, whose issuer, {issued_by}, is no accepted root")
+
+
+def chain_flaw_of(ders: Sequence[bytes], roots: str) -> ChainFlaw | None:
+    """The same for what came over the wire, and roots from a file."""
+    try:
+        accepted = x509.load_pem_x509_certificates(Path(roots).read_bytes())
+        return chain_flaw([x509.load_der_x509_certificate(der) for der in ders], accepted)
+    except (OSError, ValueError):
+        return None
+
+
+def _issued(child: x509.Certificate, parent: x509.Certificate) -> bool:
+    if child.issuer != parent.subject:
+        return False
+    try:
+        child.verify_directly_issued_by(parent)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _fingerprint(key: PublicKeyTypes) -> str:
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    return digest.finalize().hex()

@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         serve(config)
         return 0
+    if options.command == "renewal":
+        return _renewal(config)
     evidence, verdict = _check(config, options.ours, options.wait)
     scope = "ours" if options.ours else "all"
     if options.json:
@@ -57,6 +59,21 @@ def _resolve(name: str) -> int:
         "\n".join(found.addresses) or f"sbc-probe: {name}: {found.error}", file=None if found.addresses else sys.stderr
     )
     return ExitCode.PROVEN if found.addresses else ExitCode.FAILED
+
+
+def _renewal(config: Config) -> int:
+    from sbc_probe import renewal
+
+    try:
+        record = renewal.note(config, time.time())
+    except OSError as error:
+        print(f"sbc-probe: {config.renewal_record}: {error.strerror}", file=sys.stderr)
+        return ExitCode.UNKNOWN
+    if not record.failing:
+        print("ok: nothing failed in certbot's last run")
+        return ExitCode.PROVEN
+    print(f"{record.cause}: {record.said}. {record.advice}")
+    return ExitCode.FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,7 +104,12 @@ def _parser() -> argparse.ArgumentParser:
         help="the IPv4 addresses of a name as the name servers give them, past /etc/hosts and every cache here",
     )
     resolve.add_argument("name")
-    for command in (check, serve):
+    renewal = commands.add_parser(
+        "renewal",
+        help="note what certbot's last run came to, as root and right after it",
+        epilog="exit code: 0 nothing failed, 1 something did: one line says what and what to do",
+    )
+    for command in (check, serve, renewal):
         command.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
     return parser
 

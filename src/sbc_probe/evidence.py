@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sbc_probe import certificate, wire
+from sbc_probe import certificate, renewal, wire
 from sbc_probe.config import Config
-from sbc_probe.model import Answer, Certificate, Destination, Evidence, Kamailio, Reach, Theirs, Unread
+from sbc_probe.model import (
+    Answer,
+    Certificate,
+    Destination,
+    Evidence,
+    Kamailio,
+    Lookup,
+    Misnamed,
+    Reach,
+    Theirs,
+    Unread,
+)
 from sbc_probe.resolver import lookup
 from sbc_probe.rpc import Rpc, RpcError
 
@@ -24,6 +37,7 @@ def collect(config: Config) -> Evidence:
         port = pool.submit(wire.read_port, config)
         fqdn = pool.submit(lookup, config.fqdn)
         on_disk = pool.submit(certificate.from_file, config.certificate)
+        key = pool.submit(certificate.key_from_file, config.private_key)
         reaches = {}
         if isinstance(said := kamailio.result(), Kamailio):
             for host in to_visit(said, time.time()):
@@ -33,9 +47,30 @@ def collect(config: Config) -> Evidence:
             port=port.result(),
             on_disk=on_disk.result(),
             fqdn=fqdn.result(),
+            tenants=lookups(config.tenants, fqdn.result()),
+            key=key.result(),
+            installed_at=_modified(config.certificate),
+            renewal=renewal.read(config.renewal_record),
             reach={host: future.result() for host, future in reaches.items()},
             taken_at=time.time(),
         )
+
+
+def lookups(names: Sequence[str], base: Lookup) -> dict[str, Lookup]:
+    """Look all of them up side by side, so that some names without servers hold nothing up for long."""
+    if not base.addresses and not base.negative:
+        return {name: base for name in names}
+    if not names:
+        return {}
+    with ThreadPoolExecutor(max_workers=min(32, len(names)), thread_name_prefix="tenants") as pool:
+        return dict(zip(names, pool.map(lookup, names), strict=True))
+
+
+def _modified(path: str) -> float | None:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return None
 
 
 def to_visit(kamailio: Kamailio, now: float) -> list[str]:
@@ -67,6 +102,7 @@ def read_kamailio(config: Config) -> Kamailio | Unread:
                 loaded_at=float(own.get("loaded", int(time.time()) - uptime)),
                 destinations=tuple(_destination(item, answers) for item in _targets(rpc)),
                 theirs=_theirs(theirs, config.fqdn),
+                theirs_of_tenants={name: one for name in config.tenants if (one := _theirs(theirs, name))},
                 established=_established(rpc, config.port),
             )
     except TimeoutError:
@@ -94,11 +130,14 @@ def _targets(rpc: Rpc) -> list[dict[str, Any]]:
 def _destination(item: dict[str, Any], answers: Table) -> Destination:
     uri = item["URI"]
     host = uri.partition(":")[2].split(";")[0].rpartition("@")[2].partition(":")[0].lower()
-    answer = None
+    answer = misnamed = None
+    peer = certificate.from_kamailio(str(answers.get(f"{host}:certificate", "")))
+    names = peer.names if isinstance(peer, Certificate) else ()
+    if refused := answers.get(f"{host}:refused"):
+        misnamed = Misnamed(float(refused), names)
     if (at := answers.get(f"{host}:time")) and (code := answers.get(f"{host}:code")):
         reason, since = str(answers.get(f"{host}:reason", "")), float(answers.get(f"{host}:since", at))
-        peer = certificate.from_kamailio(str(answers.get(f"{host}:certificate", "")))
-        answer = Answer(float(at), int(code), reason, since, peer.names if isinstance(peer, Certificate) else ())
+        answer = Answer(float(at), int(code), reason, since, names)
     sent = answers.get(f"{host}:sent")
     average = item.get("LATENCY", {}).get("AVG")
     return Destination(
@@ -109,6 +148,7 @@ def _destination(item: dict[str, Any], answers: Table) -> Destination:
         latency_ms=float(average) if average is not None and (answer or average) else None,
         sent_at=float(sent) if sent else None,
         answer=answer,
+        misnamed=misnamed,
     )
 
 

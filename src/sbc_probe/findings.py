@@ -38,13 +38,17 @@ class Cause(StrEnum):
     KAMAILIO_RPC = "kamailio_rpc"
     NOT_LISTENING = "not_listening"
     CERTIFICATE_UNREADABLE = "certificate_unreadable"
+    CERTIFICATE_KEY_UNREADABLE = "certificate_key_unreadable"
+    CERTIFICATE_KEY_MISMATCH = "certificate_key_mismatch"
     CERTIFICATE_NOT_LOADED = "certificate_not_loaded"
     CERTIFICATE_KEY_TYPE = "certificate_key_type"
     TLS_REFUSED = "tls_refused"
     CERTIFICATE_NAME = "certificate_name"
+    RENEWAL_FAILING = "renewal_failing"
     CERTIFICATE_EXPIRED = "certificate_expired"
     CERTIFICATE_NOT_YET_VALID = "certificate_not_yet_valid"
-    CERTIFICATE_CHAIN = "certificate_chain"
+    CERTIFICATE_INCOMPLETE = "certificate_incomplete"
+    CERTIFICATE_UNTRUSTED = "certificate_untrusted"
     CERTIFICATE_USAGE = "certificate_usage"
     OPTIONS_UNANSWERED = "options_unanswered"
     CONTACT_WRONG = "contact_wrong"
@@ -58,17 +62,23 @@ class Cause(StrEnum):
     PROXY_UNREACHABLE = "proxy_unreachable"
     PROXY_CERTIFICATE = "proxy_certificate"
     PROXY_CERTIFICATE_NAME = "proxy_certificate_name"
+    CERTIFICATE_REHEARSAL = "certificate_rehearsal"
     PROXY_TLS = "proxy_tls"
     PROXY_SILENT = "proxy_silent"
     PROXY_REFUSES = "proxy_refuses"
     NOT_ACTIVE = "not_active"
+    TENANT_UNRESOLVED = "tenant_unresolved"
+    TENANT_ELSEWHERE = "tenant_elsewhere"
     NOT_YET_KNOWN = "not_yet_known"
     TRUNK_MISSING = "trunk_missing"
     PROXY_FORBIDS = "proxy_forbids"
     THEIRS_NOT_YET_SEEN = "theirs_not_yet_seen"
     THEIRS_REFUSED = "theirs_refused"
     THEIRS_MISSING = "theirs_missing"
+    CERTIFICATE_ENDING = "certificate_ending"
     FQDN_UNCHECKED = "fqdn_unchecked"
+    TENANT_UNCHECKED = "tenant_unchecked"
+    CLOUDS_OUTDATED = "clouds_outdated"
 
 
 # Every other cause means that the proof has failed.
@@ -76,15 +86,26 @@ STATES = {
     Cause.DENIED: State.UNKNOWN,
     Cause.NOT_YET_KNOWN: State.UNKNOWN,
     Cause.THEIRS_NOT_YET_SEEN: State.UNKNOWN,
+    Cause.CERTIFICATE_REHEARSAL: State.WAITING,
     Cause.TRUNK_MISSING: State.WAITING,
 }
 # Worth saying, no reason to doubt a proof.
-REMARKS = frozenset({Cause.FQDN_UNCHECKED})
+REMARKS = frozenset(
+    {
+        Cause.RENEWAL_FAILING,
+        Cause.CERTIFICATE_ENDING,
+        Cause.FQDN_UNCHECKED,
+        Cause.TENANT_UNCHECKED,
+        Cause.CLOUDS_OUTDATED,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One cause with its evidence and the next step.
+
+    `grave`: what is else a remark has done its harm here and is a reason to fail.
 
     The last three only tell how long waiting makes sense: `due` is when an answer that is not here yet settles it,
     `seen_at` when the evidence came about, `patience` how long (s) a proof takes to appear once the fault is undone.
@@ -97,6 +118,11 @@ class Finding:
     due: float | None = None
     seen_at: float = -math.inf
     patience: float = PATIENCE
+    grave: bool = False
+
+    @property
+    def is_remark(self) -> bool:
+        return self.cause in REMARKS and not self.grave
 
     @property
     def state(self) -> State:

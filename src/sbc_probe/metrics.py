@@ -8,9 +8,12 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from sbc_probe.findings import State
-from sbc_probe.model import Evidence
+from sbc_probe.model import Evidence, Renewal
+from sbc_probe.renewal import Cause
 from sbc_probe.report import shown_certificate, theirs_of
 from sbc_probe.verdict import Verdict
+
+CAUSES = frozenset(str(cause) for cause in Cause)
 
 
 class VerdictCollector(Collector):
@@ -29,6 +32,10 @@ class VerdictCollector(Collector):
         for rank, finding in enumerate(verdict.findings, 1):
             cause.add_metric([finding.cause, str(rank)], 1)
         yield cause
+        remarks = GaugeMetricFamily("sbc_remark", "1 for every remark, which is no reason to fail.", labels=["cause"])
+        for remark in sorted({finding.cause for finding in verdict.remarks}):
+            remarks.add_metric([remark], 1)
+        yield remarks
 
         by_host = {item.destination.host: item for item in verdict.destinations}
         yield _states(
@@ -62,6 +69,13 @@ class VerdictCollector(Collector):
             yield _gauge(
                 "sbc_certificate_not_after_timestamp_seconds", "The end of the certificate.", certificate.not_after
             )
+        match evidence.renewal:
+            case Renewal(failing=failing, attempts=attempts, cause=why):
+                renewal = GaugeMetricFamily(
+                    "sbc_renewal_failures", "Failures in a row of certbot; 0: its last run was good.", labels=["cause"]
+                )
+                renewal.add_metric([why if failing and why in CAUSES else ""], attempts if failing else 0)
+                yield renewal
         if theirs := theirs_of(evidence):
             yield _gauge("sbc_theirs_timestamp_seconds", "Microsoft's own last OPTIONS for our FQDN.", theirs.at)
 

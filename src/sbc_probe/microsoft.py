@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from ipaddress import AddressValueError, IPv4Address
 
 from sbc_probe.config import Config
+from sbc_probe.content import covers
 from sbc_probe.findings import SLACK, Cause, Finding
 from sbc_probe.flags import meaning
-from sbc_probe.model import Destination, Evidence, Kamailio, Reach, Unread
-from sbc_probe.ours import covers
+from sbc_probe.model import Destination, Evidence, Kamailio, Misnamed, Reach, Unread
 
 
 def _round_time(config: Config) -> float:
@@ -30,10 +30,17 @@ def _refused(destination: Destination, kamailio: Kamailio) -> bool:
     return answer is not None and answer.at >= kamailio.loaded_at and not 200 <= answer.code < 300
 
 
-def _misnamed(destination: Destination, kamailio: Kamailio) -> bool:
-    """Since the last start it answered with a certificate that does not carry its name (RFC 5922, 7.3)."""
-    answer = destination.answer
-    return answer is not None and answer.at >= kamailio.loaded_at and not covers(answer.names, destination.host)
+def _misnamed(destination: Destination, kamailio: Kamailio) -> Misnamed | None:
+    """Since the last start its last certificate was one that does not carry its name (RFC 5922, 7.3).
+
+    Kamailio hangs up on such a peer. Where one that had its way all the same answered, its certificate tells.
+    """
+    answer, misnamed = destination.answer, destination.misnamed
+    if misnamed and misnamed.at >= max(kamailio.loaded_at, answer.at if answer else 0):
+        return misnamed
+    if answer is not None and answer.at >= kamailio.loaded_at and not covers(answer.names, destination.host):
+        return Misnamed(answer.at, answer.names)
+    return None
 
 
 def flaw_of(config: Config, evidence: Evidence, kamailio: Kamailio, destination: Destination) -> Finding | None:
@@ -47,8 +54,9 @@ def flaw_of(config: Config, evidence: Evidence, kamailio: Kamailio, destination:
 
     if flags[:1] == "D" or flags == "IX":
         return _disabled(destination)
-    if _misnamed(destination, kamailio) and (answered or not overdue):
-        return _another(destination, round_time)
+    misnamed = _misnamed(destination, kamailio)
+    if misnamed and (misnamed.at >= begin or not overdue):
+        return _another(destination, misnamed, round_time)
     if _refused(destination, kamailio) and (answered or not overdue):
         return _refusal(destination, round_time)
     if found := _no_way(config, evidence, destination):
@@ -83,15 +91,14 @@ def _disabled(destination: Destination) -> Finding:
     )
 
 
-def _another(destination: Destination, patience: float) -> Finding:
-    answer = destination.answer
-    assert answer is not None
+def _another(destination: Destination, misnamed: Misnamed, patience: float) -> Finding:
     return Finding(
         Cause.PROXY_CERTIFICATE_NAME,
-        f"{destination.flags}; the certificate behind its answers is for {', '.join(answer.names) or 'no name at all'}",
+        f"{destination.flags}; what answers there has a certificate for "
+        f"{', '.join(misnamed.names) or 'no name at all'}, not for it",
         f"resolvectl query {destination.host}: its address must be Microsoft's; else somebody answers in its place.",
         (destination.uri,),
-        seen_at=answer.at,
+        seen_at=misnamed.at,
         patience=patience,
     )
 

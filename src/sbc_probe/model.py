@@ -5,7 +5,7 @@ What could not be read is an `Unread` with the reason in words; it is never repl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Tcp = Literal["open", "refused", "timeout", "unreachable"]
@@ -37,10 +37,19 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Misnamed:
+    """A peer that answers at a proxy's address with a certificate for other names."""
+
+    at: float
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Destination:
     """One dispatcher record; empty flags: a proxy that is not among the records.
 
-    `sent_at` is our last OPTIONS; `latency_ms` counts refusals as answers.
+    `sent_at` is our last OPTIONS; `latency_ms` counts refusals as answers. `misnamed` is the last time that Kamailio
+    itself hung up, since the peer's certificate does not carry the proxy's name.
     """
 
     uri: str
@@ -49,6 +58,7 @@ class Destination:
     latency_ms: float | None
     sent_at: float | None
     answer: Answer | None
+    misnamed: Misnamed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +78,23 @@ class Theirs:
 
 @dataclass(frozen=True, slots=True)
 class Kamailio:
-    """What Kamailio says of itself. `loaded_at` is its start; `established`: peers with a completed TLS handshake."""
+    """What Kamailio says of itself. `loaded_at` is its start; `established`: peers with a completed TLS handshake.
+
+    `theirs_of_tenants` is the same as `theirs` for the names of further tenants, where any came.
+    """
 
     loaded_at: float
     destinations: tuple[Destination, ...]
     theirs: Theirs | None
     established: frozenset[str] | Unread
+    theirs_of_tenants: dict[str, Theirs] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A leaf certificate. `names`: its DNS names, or its common name where it has none."""
+    """A certificate. `names`: its DNS names, or its common name where it has none. Fingerprints are SHA-256, in hex."""
 
+    subject: str
     names: tuple[str, ...]
     key_type: str
     key_bits: int | None
@@ -89,6 +104,15 @@ class Certificate:
     server_auth: bool
     client_auth: bool
     fingerprint: str
+    key_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChainFlaw:
+    """Why a chain leads to no trusted root; `incomplete`: the certificate came without that of its issuer."""
+
+    incomplete: bool
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +126,18 @@ class OptionsReply:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """Our signalling port, as a client on this host finds it. `chain_error` is None when a trusted root was reached.
+    """Our signalling port, as a client on this host finds it. `chain_flaw` is None when a trusted root was reached.
 
-    `rsa_suites`: the handshake succeeds with nothing but the ECDHE-RSA suites that Microsoft offers.
+    `rsa_suites`: the handshake succeeds with nothing but the ECDHE-RSA suites that Microsoft offers. `intermediates`
+    were sent after the certificate.
     """
 
     tcp: Tcp
     certificate: Certificate | Unread
     rsa_suites: bool
-    chain_error: str | None
+    chain_flaw: ChainFlaw | None
     options: OptionsReply | Unread
+    intermediates: tuple[Certificate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +160,28 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True)
+class Renewal:
+    """What certbot's last run came to. `since` is the first of the failures in a row, `attempts` their number.
+
+    `cause` is one of `renewal.Cause`; `said` are certbot's own words, `advice` what to do about them.
+    """
+
+    at: float
+    failing: bool = False
+    since: float | None = None
+    attempts: int = 0
+    cause: str | None = None
+    said: str = ""
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything the verdict is made of. `reach` has entries only for proxies that did not answer well lately."""
+    """Everything the verdict is made of. `reach` has entries only for proxies that did not answer well lately.
+
+    `key` is the fingerprint of the private key on disk, `installed_at` when the certificate was put there, `renewal`
+    None where certbot has not run since the start of this machine.
+    """
 
     taken_at: float
     kamailio: Kamailio | Unread
@@ -143,3 +189,7 @@ class Evidence:
     on_disk: Certificate | Unread
     fqdn: Lookup
     reach: dict[str, Reach]
+    key: str | Unread
+    installed_at: float | None
+    renewal: Renewal | Unread | None
+    tenants: dict[str, Lookup]

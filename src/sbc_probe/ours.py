@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
+from sbc_probe import content, renewal
 from sbc_probe.config import Config
 from sbc_probe.findings import Cause, Finding, date
-from sbc_probe.model import Certificate, Evidence, Kamailio, Unread
+from sbc_probe.model import Certificate, Evidence, Kamailio, Lookup, Renewal, Unread
+
+DAY = 86400.0
+# From here on Microsoft's admin centre warns (s before the end).
+BOUGHT_NOTICE = 30 * DAY
 
 
 def our_side(config: Config, evidence: Evidence) -> Iterator[Finding]:
     yield from _kamailio(config, evidence)
     yield from _port(config, evidence)
     yield from _certificate(config, evidence)
+    yield from _key(config, evidence)
     yield from _fqdn(config, evidence)
 
 
@@ -88,12 +95,6 @@ def _host_of(contact: str | None) -> str:
     return rest.partition(">")[0].partition(";")[0].rpartition("@")[2].partition(":")[0].lower()
 
 
-def covers(names: tuple[str, ...], host: str) -> bool:
-    """Whether one of a certificate's names covers a host; `*` stands for exactly one label (RFC 9525, 6.3)."""
-    _, _, parent = host.partition(".")
-    return host in names or (bool(parent) and f"*.{parent}" in names)
-
-
 def _certificate(config: Config, evidence: Evidence) -> Iterator[Finding]:
     """The one that peers get to see counts; the one on disk stands in for it while the port says nothing."""
     wire, disk = evidence.port.certificate, evidence.on_disk
@@ -104,7 +105,7 @@ def _certificate(config: Config, evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 Cause.CERTIFICATE_UNREADABLE,
                 disk.why,
-                "certbot certificates; then let its deploy hook install the certificate again.",
+                "Run site.yml, which installs it again.",
             )
     shown = wire if isinstance(wire, Certificate) else disk
     if isinstance(shown, Unread):
@@ -119,51 +120,80 @@ def _certificate(config: Config, evidence: Evidence) -> Iterator[Finding]:
             f"on disk is {disk.fingerprint[:16]}… (until {date(disk.not_after)})",
             "kamcmd tls.reload; its answer must be no error: journalctl -u kamailio -n 20.",
         )
-    if why := evidence.port.chain_error:
+    if (flaw := evidence.port.chain_flaw) is None:
+        return
+    if config.rehearsal and not flaw.incomplete:
         yield Finding(
-            Cause.CERTIFICATE_CHAIN,
-            f"No trusted root is reached from what our port sends: {why}; issuer {wire.issuer}",
-            "Serve fullchain.pem, from a CA in Microsoft's Trusted Root Program.",
+            Cause.CERTIFICATE_REHEARSAL,
+            f"The certificate is a rehearsal's, which nobody trusts: {flaw.why}; Microsoft refuses it",
+            "Set certificate_directory: production and run site.yml, which replaces it while all goes on.",
         )
+    else:
+        yield content.untrusted(flaw, config.cloud, config.issued_by, "What our port sends")
 
 
 def _content(config: Config, evidence: Evidence, shown: Certificate) -> Iterator[Finding]:
-    if shown.key_type != "RSA":
-        yield Finding(
-            Cause.CERTIFICATE_KEY_TYPE,
-            f"The certificate's key is {shown.key_type}; Microsoft offers ECDHE-RSA suites only",
-            f"certbot certonly --key-type rsa -d {config.fqdn}",
-        )
-    elif isinstance(evidence.port.certificate, Certificate) and not evidence.port.rsa_suites:
+    yield from content.flaws(shown, config.certificate_names, evidence.taken_at, config.issued_by)
+    yield from content.intermediate_flaws(evidence.port.intermediates, evidence.taken_at, config.issued_by)
+    port = evidence.port
+    if shown.key_type == "RSA" and isinstance(port.certificate, Certificate) and not port.rsa_suites:
         yield Finding(
             Cause.TLS_REFUSED,
             "Our port accepts none of Microsoft's suites (TLS 1.2, ECDHE-RSA)",
             "Check method and cipher_list in tls.cfg.",
         )
-    if not covers(shown.names, config.fqdn):
+    yield from _ending(config, evidence, shown)
+
+
+def _key(config: Config, evidence: Evidence) -> Iterator[Finding]:
+    """Only root may read the private key; whoever may not has nothing to say of it."""
+    disk = evidence.on_disk
+    match evidence.key:
+        case Unread(denied=False, why=why):
+            yield Finding(Cause.CERTIFICATE_KEY_UNREADABLE, why, "Run site.yml, which installs it again.")
+        case str(fingerprint) if isinstance(disk, Certificate) and fingerprint != disk.key_fingerprint:
+            yield content.mismatch(config.issued_by, f"{config.private_key} and {config.certificate}")
+
+
+def _ending(config: Config, evidence: Evidence, shown: Certificate) -> Iterator[Finding]:
+    now, ends = evidence.taken_at, shown.not_after
+    expired = now >= ends
+    left = f"ends in {(ends - now) / DAY:.0f} days, on {date(ends)}"
+    if config.issued_by == "files":
+        if not expired and ends - now <= BOUGHT_NOTICE:
+            step = content.replacement("files", config.certificate_names)
+            yield Finding(Cause.CERTIFICATE_ENDING, f"The certificate {left}", content.sentence(f"buy another, {step}"))
+        return
+    if not expired and now >= _overdue(shown):
         yield Finding(
-            Cause.CERTIFICATE_NAME,
-            f"The certificate is for {', '.join(shown.names) or 'no name at all'}, not for {config.fqdn}",
-            f"certbot certonly --key-type rsa -d {config.fqdn}; Microsoft refuses TLS or the FQDN otherwise.",
+            Cause.CERTIFICATE_ENDING,
+            f"The certificate {left}, and certbot should have renewed it long ago",
+            "systemctl list-timers certbot.timer; journalctl -u certbot -n 50; then systemctl start certbot.",
         )
-    if evidence.taken_at >= shown.not_after:
-        yield Finding(
-            Cause.CERTIFICATE_EXPIRED,
-            f"The certificate ended on {date(shown.not_after)}",
-            "certbot renew; systemctl list-timers certbot.timer; journalctl -u certbot -n 50.",
-        )
-    if evidence.taken_at < shown.not_before:
-        yield Finding(
-            Cause.CERTIFICATE_NOT_YET_VALID,
-            f"The certificate begins on {date(shown.not_before)}, this host's clock says {date(evidence.taken_at)}",
-            "Check the clock: timedatectl.",
-        )
-    if not shown.server_auth:
-        yield Finding(
-            Cause.CERTIFICATE_USAGE,
-            "The certificate is not meant for servers: its extended key usage lacks serverAuth",
-            f"certbot certonly --key-type rsa -d {config.fqdn}",
-        )
+    match evidence.renewal:
+        case Renewal(failing=True) as record if (evidence.installed_at or 0) <= record.at:
+            yield _failing(record, shown, expired)
+
+
+def _overdue(certificate: Certificate) -> float:
+    """When certbot 4.0 should have renewed it, and a tenth of its life more to try again and again.
+
+    certbot renews when a third of the life is left, half of it for lives below ten days (storage.should_autorenew).
+    """
+    life = certificate.not_after - certificate.not_before
+    return certificate.not_after - (life / 2 if life < 10 * DAY else life / 3) + life / 10
+
+
+def _failing(record: Renewal, shown: Certificate, expired: bool) -> Finding:
+    times = "once" if record.attempts == 1 else f"{record.attempts} times"
+    since = f"since {date(record.since)}" if record.since and record.attempts > 1 else f"on {date(record.at)}"
+    end = f"{'ended' if expired else 'serves on until'} {date(shown.not_after)}"
+    return Finding(
+        Cause.RENEWAL_FAILING,
+        f"certbot failed {times} {since}, {record.cause}: {record.said or 'no words'}; the old certificate {end}",
+        f"{record.advice} {renewal.NEXT_TRY}".lstrip(),
+        grave=expired,
+    )
 
 
 def _fqdn(config: Config, evidence: Evidence) -> Iterator[Finding]:
@@ -179,4 +209,40 @@ def _fqdn(config: Config, evidence: Evidence) -> Iterator[Finding]:
             Cause.FQDN_ELSEWHERE,
             f"{config.fqdn} resolves to {', '.join(found.addresses)}; this SBC is {config.address}",
             f"Let the name have exactly one record: {config.fqdn}. A {config.address}",
+        )
+
+
+def tenants(config: Config, evidence: Evidence) -> Iterator[Finding]:
+    """Every tenant's name must lead here. What is wrong with several in the same way is one finding."""
+    wrong: dict[Cause, dict[str, str]] = {}
+    for name, found in evidence.tenants.items():
+        if cause := _astray(config, found):
+            wrong.setdefault(cause, {})[name] = found.error or f"resolves to {', '.join(found.addresses)}"
+    for cause, said in wrong.items():
+        if cause is Cause.TENANT_UNCHECKED:
+            step = "resolvectl status"
+        else:
+            records = ", ".join(f"{name}. A {config.address}" for name in said)
+            step = f"Run site.yml, or let each name have exactly one record where the zone is hosted: {records}"
+        where = "" if cause is Cause.TENANT_UNCHECKED else f"; this SBC is {config.address}"
+        yield Finding(cause, "; ".join(f"{name}: {what}" for name, what in said.items()) + where, step)
+
+
+def _astray(config: Config, found: Lookup) -> Cause | None:
+    if found.error:
+        return Cause.TENANT_UNRESOLVED if found.negative else Cause.TENANT_UNCHECKED
+    return None if set(found.addresses) == {config.address} else Cause.TENANT_ELSEWHERE
+
+
+def clouds(config: Config, evidence: Evidence) -> Iterator[Finding]:
+    """Microsoft's networks and names change now and then; nothing on this machine would notice."""
+    if config.clouds_reviewed is None:
+        return
+    age = datetime.fromtimestamp(evidence.taken_at, UTC).date() - config.clouds_reviewed
+    if age.days > 365:
+        yield Finding(
+            Cause.CLOUDS_OUTDATED,
+            f"The table of Microsoft's clouds was last compared with Microsoft's pages on {config.clouds_reviewed}, "
+            f"{age.days} days ago: roles/sbc/vars/main/clouds.yml",
+            "Compare it with the sources that it names, write the day into sbc_clouds_reviewed and run site.yml.",
         )

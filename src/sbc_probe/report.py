@@ -12,9 +12,12 @@ Fields may be added without a new version.
     destinations  one each: uri, host, flags, flags_meaning, latency_ms, answer_age_s, answer_code, answer_reason,
                   verdict (a state), cause (null when proven); flags are null where Kamailio has none
     certificate   read_from ("wire", or "disk" when the port shows none), names, key_type, key_bits, not_before,
-                  not_after, days_left, issuer, server_auth, client_auth, same_on_disk, chain_trusted; null when there
-                  is none
+                  not_after, days_left, life_days, installed_at, issuer, server_auth, client_auth (both reported, only
+                  the first judged), same_on_disk, chain_trusted, fingerprint (SHA-256); null when there is none
+    renewal       certbot's last run: at, failing, since, attempts, cause, said, advice; null when none is known
     theirs        Microsoft's own last OPTIONS: age_s, source, peer, agent, code, count; null when none came
+    tenants       one each: name, addresses, leads_here (null when DNS did not answer), theirs as above, which may be
+                  missing: Microsoft asks for the FQDN, and a tenant's trunk inherits what it finds
     findings      all of them, the primary cause first: cause, state, evidence, next_step, destinations (URIs)
     remarks       the same for what is worth knowing but no reason to doubt
 """
@@ -28,7 +31,7 @@ from typing import Any
 
 from sbc_probe.config import Config
 from sbc_probe.findings import Finding, State
-from sbc_probe.model import Certificate, Evidence, Kamailio, Theirs, Unread
+from sbc_probe.model import Certificate, Evidence, Kamailio, Renewal, Theirs, Unread
 from sbc_probe.verdict import DestinationVerdict, Verdict
 
 SCHEMA = 1
@@ -61,7 +64,9 @@ def as_json(config: Config, evidence: Evidence, verdict: Verdict, scope: str = "
         },
         "destinations": [_destination(item) for item in verdict.destinations],
         "certificate": _certificate(evidence),
-        "theirs": _theirs(evidence),
+        "renewal": _renewal(evidence),
+        "theirs": _theirs(evidence, theirs_of(evidence)),
+        "tenants": [_tenant(config, evidence, name) for name in config.tenants],
         "findings": [_finding(item) for item in verdict.findings],
         "remarks": [_finding(item) for item in verdict.remarks],
     }
@@ -119,18 +124,47 @@ def _certificate(evidence: Evidence) -> dict[str, Any] | None:
         "not_before": _iso(shown.not_before),
         "not_after": _iso(shown.not_after),
         "days_left": round((shown.not_after - evidence.taken_at) / DAY, 1),
+        "life_days": round((shown.not_after - shown.not_before) / DAY, 1),
+        "installed_at": _iso(evidence.installed_at) if evidence.installed_at is not None else None,
         "issuer": shown.issuer,
         "server_auth": shown.server_auth,
         "client_auth": shown.client_auth,
         "same_on_disk": wire.fingerprint == disk.fingerprint
         if isinstance(wire, Certificate) and isinstance(disk, Certificate)
         else None,
-        "chain_trusted": evidence.port.chain_error is None if on_wire else None,
+        "chain_trusted": evidence.port.chain_flaw is None if on_wire else None,
+        "fingerprint": shown.fingerprint,
     }
 
 
-def _theirs(evidence: Evidence) -> dict[str, Any] | None:
-    if (theirs := theirs_of(evidence)) is None:
+def _renewal(evidence: Evidence) -> dict[str, Any] | None:
+    if not isinstance(record := evidence.renewal, Renewal):
+        return None
+    return {
+        "at": _iso(record.at),
+        "failing": record.failing,
+        "since": _iso(record.since) if record.since is not None else None,
+        "attempts": record.attempts,
+        "cause": record.cause,
+        "said": record.said or None,
+        "advice": record.advice or None,
+    }
+
+
+def _tenant(config: Config, evidence: Evidence, name: str) -> dict[str, Any]:
+    found = evidence.tenants.get(name)
+    known = found is not None and (bool(found.addresses) or found.negative)
+    theirs = evidence.kamailio.theirs_of_tenants.get(name) if isinstance(evidence.kamailio, Kamailio) else None
+    return {
+        "name": name,
+        "addresses": list(found.addresses) if found else [],
+        "leads_here": found.addresses == (config.address,) if found and known else None,
+        "theirs": _theirs(evidence, theirs),
+    }
+
+
+def _theirs(evidence: Evidence, theirs: Theirs | None) -> dict[str, Any] | None:
+    if theirs is None:
         return None
     return {
         "age_s": _seconds(max(0.0, evidence.taken_at - theirs.at)),
@@ -158,7 +192,11 @@ def as_text(config: Config, evidence: Evidence, verdict: Verdict, width: int = 1
     ]
     if verdict.destinations:
         lines += [*_table(verdict), ""]
-    lines += [f"certificate          {_certificate_line(evidence)}", f"Microsoft's OPTIONS  {_theirs_line(evidence)}"]
+    first, *more = _certificate_lines(evidence)
+    lines += [f"certificate          {first}", *(f"{'':21}{line}" for line in more)]
+    lines += [f"Microsoft's OPTIONS  {_theirs_line(evidence)}"]
+    if config.tenants:
+        lines += [f"tenants              {_tenants_line(config, evidence)}"]
     for number, finding in enumerate((*verdict.findings, *verdict.remarks)):
         title = "cause" if number == 0 and verdict.findings else "also"
         lines += ["", f"{title}: {finding.cause}"]
@@ -208,10 +246,10 @@ def _age(seconds: float | None) -> str:
     return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
 
 
-def _certificate_line(evidence: Evidence) -> str:
+def _certificate_lines(evidence: Evidence) -> list[str]:
     facts = _certificate(evidence)
     if facts is None:
-        return f"none: {evidence.on_disk.why}" if isinstance(evidence.on_disk, Unread) else "none"
+        return [f"none: {evidence.on_disk.why}" if isinstance(evidence.on_disk, Unread) else "none"]
     bits = f" {facts['key_bits']}" if facts["key_bits"] else ""
     same = {
         True: "the same on the wire and on disk",
@@ -219,16 +257,29 @@ def _certificate_line(evidence: Evidence) -> str:
         None: f"read from {facts['read_from']} only",
     }
     trusted = {True: "chain trusted", False: "chain NOT trusted", None: "chain not checked"}
-    return ", ".join(
-        (
-            f"{facts['days_left']:.0f} days left",
-            f"{facts['key_type']}{bits}",
-            " ".join(facts["names"]) or "no name",
-            same[facts["same_on_disk"]],
-            trusted[facts["chain_trusted"]],
-            "clientAuth " + ("present" if facts["client_auth"] else "absent"),
-        )
-    )
+    installed = f"installed {facts['installed_at'][:10]}, " if facts["installed_at"] else ""
+    return [
+        ", ".join(
+            (
+                f"{facts['days_left']:.0f} of {facts['life_days']:.0f} days left",
+                f"{facts['key_type']}{bits}",
+                " ".join(facts["names"]) or "no name",
+                same[facts["same_on_disk"]],
+                trusted[facts["chain_trusted"]],
+            )
+        ),
+        f"{installed}clientAuth {'present' if facts['client_auth'] else 'absent'}, issuer {facts['issuer']}",
+    ]
+
+
+def _tenants_line(config: Config, evidence: Evidence) -> str:
+    tenants = [_tenant(config, evidence, name) for name in config.tenants]
+    here = [tenant["leads_here"] for tenant in tenants]
+    asked = sum(tenant["theirs"] is not None for tenant in tenants)
+    words = [f"{here.count(True)} of {len(here)} names lead here"]
+    if here.count(None):
+        words.append(f"{here.count(None)} not known")
+    return ", ".join([*words, f"Microsoft has asked for {asked}"])
 
 
 def _theirs_line(evidence: Evidence) -> str:

@@ -4,6 +4,8 @@ The state of the SBC is that of its primary cause, the first one found in the or
 
 failed    something on our side is wrong, proven from this host alone, or a destination is unreachable or silent;
 unknown   the probe may not read something, or an answer is not due yet (`Finding.due`);
+waiting   everything on our side is in order but for a certificate that is a rehearsal's on purpose; what the proxies
+          say then follows from it;
 waiting   everything on our side is in order and no trunk exists yet. The rule: EVERY destination has answered 403 since
           the last start, and Microsoft's own OPTIONS for our FQDN never came. 403 is what Microsoft says to an FQDN
           that it does not know, and also to a Contact that is an address or a foreign name; the latter is ruled out by
@@ -22,11 +24,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from sbc_probe.config import Config
-from sbc_probe.findings import REMARKS, Cause, ExitCode, Finding, State
+from sbc_probe.findings import Cause, ExitCode, Finding, State
 from sbc_probe.flags import meaning
 from sbc_probe.microsoft import flaw_of, knows_no_trunk, refused_by_all, their_options, trunk_missing
 from sbc_probe.model import Destination, Evidence, Kamailio
-from sbc_probe.ours import our_side
+from sbc_probe.ours import clouds, our_side, tenants
 
 RANK = {cause: number for number, cause in enumerate(Cause)}
 # What a new configuration can break: the judge of a configuration swap looks at these alone.
@@ -84,19 +86,21 @@ class Verdict:
 def judge(config: Config, evidence: Evidence) -> Verdict:
     """Is every destination proven AP, and if not, why?"""
     ours = list(our_side(config, evidence))
+    around = [*tenants(config, evidence), *clouds(config, evidence)]
     kamailio = evidence.kamailio
     if not isinstance(kamailio, Kamailio):
         unread = next(finding for finding in ours if finding.cause in UNREAD)
-        return _verdict(ours, tuple(_absent(config, host, unread) for host in config.proxies))
+        return _verdict([*ours, *around], tuple(_absent(config, host, unread) for host in config.proxies))
+    rehearsal = next((finding for finding in ours if finding.cause is Cause.CERTIFICATE_REHEARSAL), None)
     trunk = None
-    if all(finding.cause in REMARKS for finding in ours) and knows_no_trunk(kamailio):
+    if all(finding.is_remark for finding in ours) and knows_no_trunk(kamailio):
         trunk = trunk_missing(config, kamailio)
     loaded = tuple(
         DestinationVerdict(
             destination=destination,
             flags_meaning=meaning(destination.flags),
             answer_age=max(0.0, evidence.taken_at - destination.answer.at) if destination.answer else None,
-            finding=trunk or flaw_of(config, evidence, kamailio, destination),
+            finding=trunk or _in_the_light_of(rehearsal, flaw_of(config, evidence, kamailio, destination)),
         )
         for destination in kamailio.destinations
     )
@@ -109,7 +113,16 @@ def judge(config: Config, evidence: Evidence) -> Verdict:
         if host not in hosts
     ]
     flaws = [trunk] if trunk else [_of_all(config, kamailio, flaw) for flaw in _merged(loaded)]
-    return _verdict([*ours, *flaws, *their_options(config, evidence, kamailio)], (*loaded, *missing))
+    others = [finding for finding in flaws if finding.cause is not Cause.CERTIFICATE_REHEARSAL]
+    theirs = their_options(config, evidence, kamailio)
+    return _verdict([*ours, *around, *others, *theirs], (*loaded, *missing))
+
+
+def _in_the_light_of(rehearsal: Finding | None, flaw: Finding | None) -> Finding | None:
+    """Nobody trusts a rehearsal's certificate, so what ranks behind it is its consequence."""
+    if rehearsal and flaw and RANK[flaw.cause] > RANK[rehearsal.cause]:
+        return replace(rehearsal, destinations=flaw.destinations)
+    return flaw
 
 
 def _of_all(config: Config, kamailio: Kamailio, flaw: Finding) -> Finding:
@@ -129,8 +142,8 @@ def judge_swap(config: Config, evidence: Evidence) -> Verdict:
 
 def _verdict(findings: list[Finding], destinations: tuple[DestinationVerdict, ...] = ()) -> Verdict:
     ranked = sorted(findings, key=lambda finding: (RANK[finding.cause], -len(finding.destinations)))
-    grave = tuple(finding for finding in ranked if finding.cause not in REMARKS)
-    remarks = tuple(finding for finding in ranked if finding.cause in REMARKS)
+    grave = tuple(finding for finding in ranked if not finding.is_remark)
+    remarks = tuple(finding for finding in ranked if finding.is_remark)
     return Verdict(grave[0].state if grave else State.PROVEN, grave, remarks, destinations)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 import socket
 import ssl
+import sys
 
 from sbc_probe import certificate
 from sbc_probe.config import Config
-from sbc_probe.model import Certificate, Lookup, OptionsReply, Port, Reach, Tcp, Unread
+from sbc_probe.model import Certificate, ChainFlaw, Lookup, OptionsReply, Port, Reach, Tcp, Unread
 
 # All that Microsoft offers (its own connections to an SBC, observed); none of them works with an ECDSA certificate.
 RSA_SUITES = "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-SHA384:ECDHE-RSA-AES128-SHA256"
@@ -80,26 +81,35 @@ def read_port(config: Config) -> Port:
             rsa_suites = False
             tls = handshake(_context())
         with tls:
-            leaf, options = _leaf(tls), _options(tls, config)
+            sent, options = _sent(tls, config), _options(tls, config)
     except _Closed as closed:
         unread = Unread(f"TCP to {address}:{port}: {closed.kind}")
         return Port(closed.kind, unread, False, None, unread)
     except OSError as error:
         unread = Unread(f"TLS with {address}:{port}: {_why(error)}")
         return Port("open", unread, False, None, unread)
-    chain_error = None
+    if not sent:
+        return Port("open", Unread("no certificate was sent"), rsa_suites, None, options)
+    leaf, *others = [certificate.from_der(der) for der in sent]
+    flaw = None
     try:
         context = _context(config.trusted_roots)
         context.verify_flags |= NO_CHECK_TIME
         handshake(context).close()
     except OSError as error:
-        chain_error = _why(error)
-    return Port("open", leaf, rsa_suites, chain_error, options)
+        flaw = certificate.chain_flaw_of(sent, config.trusted_roots) or ChainFlaw(False, _why(error))
+    intermediates = tuple(other for other in others if isinstance(other, Certificate))
+    return Port("open", leaf, rsa_suites, flaw, options, intermediates)
 
 
-def _leaf(tls: ssl.SSLSocket) -> Certificate | Unread:
-    der = tls.getpeercert(binary_form=True)
-    return certificate.from_der(der) if der else Unread("no certificate was sent")
+def _sent(tls: ssl.SSLSocket, config: Config) -> list[bytes]:
+    """All certificates that the port sent, its own first."""
+    if sys.version_info >= (3, 13):
+        return list(tls.get_unverified_chain())
+    # Older ones give the first alone; what Kamailio reads from disk is what it sends.
+    leaf = tls.getpeercert(binary_form=True)
+    on_disk = certificate.ders_from_file(config.certificate)
+    return on_disk if leaf in on_disk[:1] else [leaf] if leaf else []
 
 
 def _options(tls: ssl.SSLSocket, config: Config) -> OptionsReply | Unread:

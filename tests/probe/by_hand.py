@@ -36,6 +36,7 @@ CONFIG = Config.parse(
     }
 )
 GOOD = Certificate(
+    subject=f"CN={FQDN}",
     names=(FQDN,),
     key_type="RSA",
     key_bits=2048,
@@ -45,6 +46,7 @@ GOOD = Certificate(
     server_auth=True,
     client_auth=False,
     fingerprint="0123456789abcdef" * 4,
+    key_fingerprint="fedcba9876543210" * 4,
 )
 
 
@@ -83,7 +85,7 @@ def port(**changes: Any) -> Port:
         "tcp": "open",
         "certificate": GOOD,
         "rsa_suites": True,
-        "chain_error": None,
+        "chain_flaw": None,
         "options": OptionsReply(200, "OK", f"<sip:{FQDN}:5061;transport=tls>"),
     }
     return Port(**{**fields, **changes})
@@ -100,6 +102,10 @@ def evidence(**changes: Any) -> Evidence:
         "on_disk": GOOD,
         "fqdn": Lookup(("203.0.113.10",)),
         "reach": {},
+        "key": GOOD.key_fingerprint,
+        "installed_at": NOW - DAY / 2,
+        "renewal": None,
+        "tenants": {},
     }
     return Evidence(**{**fields, **changes})
 

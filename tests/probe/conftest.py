@@ -56,6 +56,8 @@ def settings(tmp_path: Path, authority: Authority, certificate: Path) -> dict[st
         "options_interval": 60,
         "rpc_socket": str(tmp_path / "rpc.sock"),
         "certificate": str(certificate),
+        "private_key": str(certificate.with_suffix(".key")),
+        "renewal_record": str(tmp_path / "renewal.json"),
         "trusted_roots": str(authority.roots),
         "proxy_roots": str(authority.roots),
         "listen": "127.0.0.1:0",

@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,24 +23,42 @@ CAPTURED = Path(__file__).with_name("captured.json")
 
 
 class Authority:
-    """A certification authority in a directory; issued files are NAME.pem and NAME.key."""
+    """A certification authority in a directory; issued files are NAME.pem and NAME.key.
 
-    def __init__(self, directory: Path, name: str = "root") -> None:
+    With a `parent` it is an intermediate one; `roots` then holds its certificate all the same.
+    """
+
+    def __init__(self, directory: Path, name: str = "root", parent: Authority | None = None, ends: float = 30) -> None:
         self.directory = directory
         self.key = rsa.generate_private_key(65537, 2048)
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Test {name}")])
-        self.certificate = self._sign(self.name, self.key, None, x509.BasicConstraints(True, None), 0, 30)
+        signer = parent or self
+        self.certificate = signer._sign(self.name, self.key, None, x509.BasicConstraints(True, None), -30, ends)
         self.roots = directory / f"{name}.pem"
         self.roots.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, file: str, *names: str, ecdsa: bool = False, begins: float = -1, ends: float = 30) -> Path:
-        """Issue a serverAuth-only certificate for `names`; `begins` and `ends` in days from now."""
-        key = ec.generate_private_key(ec.SECP256R1()) if ecdsa else rsa.generate_private_key(65537, 2048)
+    def issue(
+        self,
+        file: str,
+        *names: str,
+        ecdsa: bool = False,
+        bits: int = 2048,
+        begins: float = -1,
+        ends: float = 30,
+        usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
+        chain: Sequence[Authority] = (),
+    ) -> Path:
+        """Issue a certificate for `names`, followed by those of `chain`; `begins` and `ends` in days from now."""
+        key = ec.generate_private_key(ec.SECP256R1()) if ecdsa else rsa.generate_private_key(65537, bits)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
-        leaf = self._sign(subject, key, list(names), usage, begins, ends)
+        leaf = self._sign(subject, key, list(names), x509.ExtendedKeyUsage([usage]), begins, ends)
         path = self.directory / f"{file}.pem"
-        path.write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
+        path.write_bytes(
+            b"".join(
+                one.public_bytes(serialization.Encoding.PEM)
+                for one in (leaf, *(authority.certificate for authority in chain))
+            )
+        )
         path.with_suffix(".key").write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

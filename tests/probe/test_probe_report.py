@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from by_hand import CLOSED, CONFIG, GOOD, REFUSED, SILENT, evidence, kamailio, port, theirs
 
-from sbc_probe.model import Evidence, Unread
+from sbc_probe.model import ChainFlaw, Evidence, Unread
 from sbc_probe.report import as_json, as_text
 from sbc_probe.verdict import judge
 
@@ -52,12 +52,16 @@ def test_the_json_of_a_proven_sbc() -> None:
         "not_before": "2027-01-14T08:00:00Z",
         "not_after": "2027-04-14T08:00:00Z",
         "days_left": 89.0,
+        "life_days": 90.0,
+        "installed_at": "2027-01-14T20:00:00Z",
         "issuer": "CN=YR1,O=Let's Encrypt,C=US",
         "server_auth": True,
         "client_auth": False,
         "same_on_disk": True,
         "chain_trusted": True,
+        "fingerprint": "0123456789abcdef" * 4,
     }
+    assert (found["renewal"], found["tenants"]) == (None, [])
     assert found["theirs"] == {
         "age_s": 20.0,
         "source": "52.112.0.1",
@@ -104,7 +108,8 @@ def test_the_table_of_a_proven_sbc() -> None:
     assert lines[2].split() == ["destination", "flags", "round", "trip", "last", "answer", "verdict"]
     assert lines[3].split() == ["sip.pstnhub.microsoft.com", "AP", "12", "ms", "200", "10", "s", "ago", "proven"]
     assert "AP: active, probed: answers our OPTIONS" in lines
-    assert "89 days left, RSA 2048, sbc.example.com, the same on the wire and on disk, chain trusted" in lines[-2]
+    assert "89 of 90 days left, RSA 2048, sbc.example.com, the same on the wire and on disk, chain trusted" in lines[-3]
+    assert lines[-2].strip() == "installed 2027-01-14, clientAuth absent, issuer CN=YR1,O=Let's Encrypt,C=US"
     assert lines[-1].startswith("Microsoft's OPTIONS  20 s ago from 52.112.0.1, answered 200")
 
 
@@ -121,6 +126,8 @@ def test_the_table_says_what_is_not_known() -> None:
     nothing = text(evidence(kamailio=Unread("no socket"), port=CLOSED, on_disk=Unread("none.pem: No such file")))
     assert "none: none.pem: No such file" in nothing
     assert "Microsoft's OPTIONS  not known" in nothing
-    other = text(evidence(on_disk=replace(GOOD, fingerprint="f" * 64), port=port(chain_error="no issuer")))
+    other = text(
+        evidence(on_disk=replace(GOOD, fingerprint="f" * 64), port=port(chain_flaw=ChainFlaw(False, "no issuer")))
+    )
     assert "ANOTHER on disk, chain NOT trusted" in other
     assert "NOT YET KNOWN" in text(evidence(on_disk=Unread("Permission denied", denied=True)))

@@ -28,8 +28,7 @@ from by_hand import (
 )
 
 from sbc_probe.findings import Cause, ExitCode, State
-from sbc_probe.model import Evidence, Lookup, OptionsReply, Reach, Unread
-from sbc_probe.ours import covers
+from sbc_probe.model import ChainFlaw, Evidence, Lookup, OptionsReply, Reach, Unread
 from sbc_probe.verdict import Verdict, judge, judge_swap
 
 
@@ -47,6 +46,7 @@ def test_all_in_order_is_proven() -> None:
     assert verdict.worth_waiting(NOW, NOW) == 0
 
 
+UNTRUSTED = ChainFlaw(False, "it ends at CN=YR1, whose issuer, CN=Root YR, is no accepted root")
 OUR_FAULTS = {
     "kamailio does not run": (evidence(kamailio=Unread("no socket"), port=CLOSED), Cause.KAMAILIO_DOWN),
     "kamailio hangs": (evidence(kamailio=Unread("nothing answers")), Cause.KAMAILIO_RPC),
@@ -63,10 +63,18 @@ OUR_FAULTS = {
     "a wildcard of the wrong level": (with_certificate(names=("*.com", "*.sbc.example.com")), Cause.CERTIFICATE_NAME),
     "expired": (with_certificate(not_after=NOW - 1), Cause.CERTIFICATE_EXPIRED),
     "not yet valid": (with_certificate(not_before=NOW + 1), Cause.CERTIFICATE_NOT_YET_VALID),
-    "no trusted root": (
-        evidence(port=port(chain_error="unable to get local issuer certificate")),
-        Cause.CERTIFICATE_CHAIN,
+    "no trusted root": (evidence(port=port(chain_flaw=UNTRUSTED)), Cause.CERTIFICATE_UNTRUSTED),
+    "no intermediate": (
+        evidence(port=port(chain_flaw=ChainFlaw(True, "its issuer is missing"))),
+        Cause.CERTIFICATE_INCOMPLETE,
     ),
+    "an intermediate that has expired": (
+        evidence(port=port(intermediates=(replace(GOOD, subject="CN=YR1", not_after=NOW - 1),))),
+        Cause.CERTIFICATE_EXPIRED,
+    ),
+    "a short key": (with_certificate(key_bits=1024), Cause.CERTIFICATE_KEY_TYPE),
+    "another certificate's key": (evidence(key="0" * 64), Cause.CERTIFICATE_KEY_MISMATCH),
+    "no key on disk": (evidence(key=Unread("privkey.pem: No such file")), Cause.CERTIFICATE_KEY_UNREADABLE),
     "not for servers": (with_certificate(server_auth=False), Cause.CERTIFICATE_USAGE),
     "OPTIONS refused": (evidence(port=port(options=OptionsReply(404, "Not Here", None))), Cause.OPTIONS_UNANSWERED),
     "OPTIONS unanswered": (evidence(port=port(options=Unread("no answer"))), Cause.OPTIONS_UNANSWERED),
@@ -118,6 +126,19 @@ def test_the_judge_of_a_swap_looks_only_at_what_a_configuration_can_break(fault:
     verdict = judge_swap(CONFIG, found)
     assert verdict.state is (State.FAILED if cause in judged else State.PROVEN)
     assert cause in {finding.cause for finding in (*verdict.findings, *verdict.remarks)}
+
+
+def test_a_key_that_does_not_match_is_why_kamailio_kept_the_old_certificate() -> None:
+    verdict = judge(CONFIG, evidence(key="0" * 64, on_disk=replace(GOOD, fingerprint="f" * 64)))
+    assert [finding.cause for finding in verdict.findings] == [
+        Cause.CERTIFICATE_KEY_MISMATCH,
+        Cause.CERTIFICATE_NOT_LOADED,
+    ]
+
+
+def test_who_may_not_read_the_key_does_not_judge_it() -> None:
+    verdict = judge(CONFIG, evidence(key=Unread("privkey.pem: Permission denied", denied=True)))
+    assert verdict.state is State.PROVEN
 
 
 def test_a_microsoft_that_is_down_never_fails_a_swap() -> None:
@@ -402,18 +423,3 @@ class TestTheirOptions:
     def test_without_any_200_they_are_not_missed(self) -> None:
         found = evidence(kamailio=kamailio(sip=SILENT, sip2=SILENT, sip3=SILENT, theirs=None))
         assert {finding.cause for finding in judge(CONFIG, found).findings} == {Cause.PROXY_SILENT}
-
-
-@pytest.mark.parametrize(
-    ("names", "host", "covered"),
-    [
-        (("sbc.example.com",), "sbc.example.com", True),
-        (("*.example.com",), "sbc.example.com", True),
-        (("*.example.com",), "a.b.example.com", False),
-        (("*.example.com",), "example.com", False),
-        (("example.com",), "sbc.example.com", False),
-        ((), "sbc.example.com", False),
-    ],
-)
-def test_names_that_cover_a_host(names: tuple[str, ...], host: str, covered: bool) -> None:
-    assert covers(names, host) is covered

@@ -30,7 +30,7 @@ def test_a_good_port(config: Config, open_port: OpenPort, certificate: Path) -> 
     assert (port.certificate.names, port.certificate.key_type, port.certificate.key_bits) == ((FQDN,), "RSA", 2048)
     assert (port.certificate.server_auth, port.certificate.client_auth) == (True, False)
     assert port.rsa_suites
-    assert port.chain_error is None
+    assert port.chain_flaw is None
     assert port.options == OptionsReply(200, "OK", f"<sip:{FQDN}:5061;transport=tls>")
     request = server.requests[0].split("\r\n")
     assert request[0] == f"OPTIONS sip:{FQDN}:{server.port};transport=tls SIP/2.0"
@@ -56,9 +56,11 @@ def test_an_ecdsa_certificate_is_seen_but_fails_microsofts_suites(
 
 def test_dates_do_not_hide_the_chain(config: Config, open_port: OpenPort, authority: Authority, tmp_path: Path) -> None:
     expired = authority.issue("expired", FQDN, begins=-9, ends=-1)
-    assert wire.read_port(at(config, open_port(expired))).chain_error is None
+    assert wire.read_port(at(config, open_port(expired))).chain_flaw is None
     stranger = Authority(tmp_path, "stranger").issue("stranger", FQDN, begins=-9, ends=-1)
-    assert "issuer" in str(wire.read_port(at(config, open_port(stranger))).chain_error)
+    flaw = wire.read_port(at(config, open_port(stranger))).chain_flaw
+    assert flaw
+    assert "Test stranger" in flaw.why
 
 
 @pytest.mark.parametrize(
