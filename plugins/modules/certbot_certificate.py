@@ -41,6 +41,21 @@ options:
         begun and not ended, and is run again.
     type: path
     required: true
+  ask:
+    description: Whether a certificate may be asked for. If not, RV(reasons) says why none that is there will do.
+    type: bool
+    default: true
+  state_dir:
+    description:
+      - Directory on the controller with what is kept of all hosts. If the machine holds no certificate of this name,
+        the copy there is brought back, as M(saved_certificate) made it; what is asked for is noted there beforehand,
+        and saved there afterwards.
+    type: path
+    required: true
+  password_file:
+    description: File on the controller with the password of the copies, see M(saved_certificate).
+    type: path
+    required: true
 attributes:
   check_mode:
     description: Changes nothing and says whether a certificate would be asked for.
@@ -60,9 +75,19 @@ EXAMPLES = r"""
     email: operator@example.com
     deploy_hook: /etc/letsencrypt/renewal-hooks/deploy/kamailio
     installed: /etc/kamailio/tls/fullchain.pem
+    state_dir: "{{ inventory_dir }}/state"
+    password_file: ~/.config/teams-sbc/vault-password
 """
 
 RETURN = r"""
+present:
+  description: Whether the machine held a certificate of this name beforehand, whatever it is for.
+  returned: success
+  type: bool
+restored:
+  description: Whether the controller's copy was, or would be, brought back.
+  returned: success
+  type: bool
 issued:
   description: Whether a certificate was, or would be, asked for.
   returned: success
@@ -189,6 +214,10 @@ def main() -> None:
             "email": {"type": "str", "required": True},
             "deploy_hook": {"type": "path", "required": True},
             "installed": {"type": "path", "required": True},
+            "ask": {"type": "bool", "default": True},
+            # The action plugin's, which has the controller's side.
+            "state_dir": {"type": "path", "required": True},
+            "password_file": {"type": "path", "required": True, "no_log": False},
         },
         supports_check_mode=True,
     )
@@ -201,8 +230,11 @@ def main() -> None:
         "changed": bool(why) or not in_force(chain, given["installed"]),
         "issued": bool(why),
         "reasons": why,
+        "present": found is not None,
         "diff": {"before": asdict(found) if found else {}, "after": asdict(wanted)} if why else {},
     }
+    if why and not given["ask"]:
+        module.exit_json(**result)
     if why and not module.check_mode:
         rc, out, err = module.run_command(command(given["name"], wanted, given["email"]))
         if rc != 0:

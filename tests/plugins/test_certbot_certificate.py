@@ -83,6 +83,8 @@ def certificate(plugin: ModuleType, machine: Machine) -> Certificate:
         "email": "it@example.com",
         "deploy_hook": str(machine.hook),
         "installed": str(machine.installed),
+        "state_dir": "/nonexistent",
+        "password_file": "/nonexistent",
     }
     return lambda check=False, **other: run(plugin, check, **usual | other)
 
@@ -203,6 +205,20 @@ def test_check_mode_asks_for_nothing(certificate: Certificate, machine: Machine)
     assert (result["changed"], result["issued"]) == (True, False)
     assert machine.runs() == []
     assert not machine.installed.exists()
+
+
+def test_who_may_not_ask_learns_why(certificate: Certificate, machine: Machine) -> None:
+    result = certificate(ask=False)
+    assert (result["present"], result["issued"], result["reasons"]) == (False, True, ["there is none"])
+    assert machine.runs() == []
+    certificate()
+    machine.installed.unlink()
+    machine.runs()
+    result = certificate(ask=False, directory="https://staging.example/directory")
+    assert (result["present"], len(result["reasons"])) == (True, 1)
+    assert machine.runs() == []
+    assert certificate(ask=False)["changed"]
+    assert machine.runs() == ["hook"]
 
 
 def test_certbot_gets_none(certificate: Certificate, machine: Machine) -> None:
