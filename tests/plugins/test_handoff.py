@@ -1,6 +1,6 @@
-"""The hand-off as the role handoff writes it, read by tree-sitter's grammar of PowerShell, and by PowerShell where it is.
+"""The hand-off as the role handoff writes it, read by tree-sitter's grammar of PowerShell, and by PowerShell if there.
 
-Names and patterns come from the inventory. Whatever stands in them, a script has them as one literal and nothing else.
+Names and patterns come from the inventory. Whatever stands in them, a script has them as one literal and nothing more.
 """
 
 from __future__ import annotations

@@ -1,0 +1,49 @@
+"""The pages for users: tables made of data are as the data is, and links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from docs import tables
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FACTS: dict[str, Any] = yaml.safe_load(tables.CLOUDS.read_text())
+
+
+def test_the_tables_are_as_the_facts_are() -> None:
+    page = tables.PAGE.read_text()
+    assert tables.renewed(page, FACTS) == page, f"run `python {Path(tables.__file__).relative_to(ROOT)}`"
+    assert set(re.findall(r"<!-- table (\w+) -->", page)) == set(tables.tables(FACTS))
+
+
+def test_the_tables_hold_every_fact_of_a_cloud() -> None:
+    page = tables.PAGE.read_text()
+    for cloud in FACTS["sbc_clouds"].values():
+        wanted = [f"{proxy['host']}:{proxy['port']}" for proxy in cloud["proxies"]]
+        wanted += cloud["signalling_networks"] + cloud["media_networks"]
+        for fact in wanted:
+            assert f"`{fact}`" in page
+
+
+def anchor(heading: str) -> str:
+    """A heading's anchor, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def prose(page: Path) -> str:
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, place in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", prose(page)):
+        file = (page.parent / target).resolve() if target else page
+        assert file.exists(), f"{target} does not exist"
+        if place:
+            assert place in [anchor(each) for each in re.findall(r"^#+ (.*)$", prose(file), re.MULTILINE)], target
