@@ -38,7 +38,7 @@ nft -f /etc/nftables.conf
 systemctl enable --now nftables
 update-ca-certificates
 certbot certonly -n --agree-tos --no-eff-email --email operator@voip.test --standalone --key-type rsa \\
-    --server https://acme.lab.test:14000/dir --cert-name {world.FQDN} -d {world.FQDN}
+    --cert-name {world.FQDN} -d {world.FQDN}
 RENEWED_LINEAGE=/etc/letsencrypt/live/{world.FQDN} /etc/letsencrypt/renewal-hooks/deploy/kamailio
 /etc/ca-certificates/update.d/kamailio-roots
 systemctl enable --now sbc-probe

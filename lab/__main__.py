@@ -6,21 +6,24 @@ import argparse
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
 
-from lab import cgroup, image, machines, network, services, settings
-from lab.commands import CommandError
+from lab import acme, cgroup, image, machines, network, services, settings
+from lab.commands import CommandError, run
 from lab.daemon import GROUP
 from lab.microsoft import sip
 
 START_TIMEOUT = 60
-FAULTS = ("down", "refuse", "silent", "mute", "none")
+PROXY_FAULTS = ("none", "down", "refuse", "silent", "mute")
+DIRECTORIES = {"acme": "production", "acme-staging": "staging"}
 
 CLOUDS = sorted({cloud for cloud, _ in settings.MICROSOFT_PROXIES.values()})
 
@@ -124,14 +127,43 @@ def clean(options: argparse.Namespace) -> None:
 def status(_: argparse.Namespace) -> None:
     found = control("GET", "status")
     for name, alive in found["services"].items():
-        print(f"{name:10} {'up' if alive else 'DOWN, see `make lab-logs`'}")
+        print(f"{name:14} {'up' if alive else 'DOWN, see `make lab-logs`'}")
     for droplet in control("GET", "state")["droplets"]:
         alive = droplet["id"] in found["machines"]
-        print(f"droplet    {droplet['id']} {droplet['name']} {droplet['address']} {'up' if alive else 'off'}")
+        print(f"droplet        {droplet['id']} {droplet['name']} {droplet['address']} {'up' if alive else 'off'}")
     for fqdn, view in control("GET", "microsoft/trunks").items():
-        print(f"trunk      {fqdn} {'Active' if view['active'] else 'not Active'}")
+        print(f"trunk          {fqdn} {'Active' if view['active'] else 'not Active'}")
         for proxy, seen in view["proxies"].items():
-            print(f"             {proxy}: {'Active' if seen['active'] else seen['why_not']}")
+            print(f"                 {proxy}: {'Active' if seen['active'] else seen['why_not']}")
+
+
+def age(options: argparse.Namespace) -> None:
+    live = "/etc/letsencrypt/live"
+    argv = _ssh(options.customer)
+
+    def droplet(command: str, stdin: str = "") -> str:
+        return run(*argv, command, stdin=stdin)
+
+    names = droplet(f"ls {live} | grep -v README || true").split()
+    if len(names) != 1:
+        raise LabError(f"{options.customer} has no certificate of certbot's, or several: {' '.join(names) or 'none'}")
+    [lineage] = [f"{live}/{name}" for name in names]
+    chain = control(
+        "POST",
+        "acme/aged",
+        {"certificate": droplet(f"cat {lineage}/cert.pem"), "seconds_left": options.left.total_seconds()},
+    )["chain"]
+    leaf = chain[: chain.index("-----END CERTIFICATE-----")] + "-----END CERTIFICATE-----\n"
+    for name, content in (("fullchain", chain), ("cert", leaf)):
+        # The file behind certbot's link, in one piece.
+        droplet(
+            f'f=$(readlink -f {lineage}/{name}.pem) && cat >"$f.new" && chmod 644 "$f.new" && mv "$f.new" "$f"', content
+        )
+    droplet(
+        f"for hook in /etc/letsencrypt/renewal-hooks/deploy/*; do "
+        f'RENEWED_LINEAGE={lineage} RENEWED_DOMAINS="{names[0]}" "$hook" || exit 1; done'
+    )
+    print(f"{options.customer}'s certificate is as if issued earlier: it ends in {options.left}, and is in force.")
 
 
 def logs(options: argparse.Namespace) -> None:
@@ -141,16 +173,19 @@ def logs(options: argparse.Namespace) -> None:
     os.execvp("tail", ["tail", "-n", str(options.lines), *(["-F"] if options.follow else []), *map(str, found)])
 
 
-def ssh(options: argparse.Namespace) -> None:
-    tag = f"sbc:customer:{options.customer}"
+def _ssh(customer: str) -> list[str]:
+    tag = f"sbc:customer:{customer}"
     addresses = [d["address"] for d in control("GET", "state")["droplets"] if tag in d["tags"] and d["has_address"]]
     if not addresses:
-        raise LabError(f"{options.customer} has no droplet; `make lab` makes one")
+        raise LabError(f"{customer} has no droplet; `make lab` makes one")
     state = Path("inventory/lab/state")
     argv = ["ssh", "-i", str(state / "id_ed25519"), "-o", f"UserKnownHostsFile={state / 'known_hosts'}"]
-    argv += ["-o", f"HostKeyAlias={options.customer}", "-o", "StrictHostKeyChecking=yes"]
-    argv += ["-o", "IdentitiesOnly=yes", f"root@{addresses[0]}", *options.command]
-    os.execvp("ssh", argv)
+    argv += ["-o", f"HostKeyAlias={customer}", "-o", "StrictHostKeyChecking=yes"]
+    return [*argv, "-o", "IdentitiesOnly=yes", f"root@{addresses[0]}"]
+
+
+def ssh(options: argparse.Namespace) -> None:
+    os.execvp("ssh", [*_ssh(options.customer), *options.command])
 
 
 def trunk(options: argparse.Namespace) -> None:
@@ -195,8 +230,19 @@ What to look at next:
 
 
 def fault(options: argparse.Namespace) -> None:
-    control("POST", f"microsoft/proxies/{options.proxy}/fault", {"kind": options.kind})
-    print(f"{options.proxy}: {options.kind}")
+    if options.what in DIRECTORIES:
+        control("POST", "acme/fault", {"kind": options.kind, "directory": DIRECTORIES[options.what]})
+    else:
+        control("POST", f"microsoft/proxies/{options.what}/fault", {"kind": options.kind})
+    print(f"{options.what}: {options.kind}")
+
+
+def _duration(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d+)([smhd])", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number followed by s, m, h or d")
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[found[2]]
+    return timedelta(**{unit: int(found[1])})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -213,7 +259,7 @@ def _parser() -> argparse.ArgumentParser:
     command("clean", clean, "take the lab down and remove its image and package cache")
     command("status", status, "what runs")
     logs_parser = command("logs", logs, "what the services and the droplets' consoles wrote")
-    logs_parser.add_argument("name", nargs="?", help="dns, acme, microsoft, packages, lab or a droplet's d<number>")
+    logs_parser.add_argument("name", nargs="?", help="the name of a service in `status`, lab, or a droplet's d<number>")
     logs_parser.add_argument("-f", "--follow", action="store_true", help="go on as more is written")
     logs_parser.add_argument("-n", "--lines", type=int, default=20, help="of each log (default 20)")
     command("kamailio-root", kamailio_root, "make a root directory with Kamailio in it for tests, and print its path")
@@ -221,6 +267,9 @@ def _parser() -> argparse.ArgumentParser:
     ssh_parser = command("ssh", ssh, "a shell on a customer's droplet")
     ssh_parser.add_argument("customer", nargs="?", default="contoso")
     ssh_parser.add_argument("command", nargs=argparse.REMAINDER, help="what to run instead of a shell")
+    age_parser = command("age", age, "make a customer's certificate as old as if only some time were left of it")
+    age_parser.add_argument("customer", nargs="?", default="contoso")
+    age_parser.add_argument("--left", type=_duration, required=True, metavar="TIME", help="for instance 10d, 6h, 90s")
     trunk_parser = command("trunk", trunk, "make or remove the trunk at the lab's Microsoft")
     trunk_parser.add_argument("fqdn")
     trunk_parser.add_argument("--cloud", default="commercial", choices=CLOUDS)
@@ -228,9 +277,13 @@ def _parser() -> argparse.ArgumentParser:
     options_parser = command("options", options, "let Microsoft send OPTIONS to a name now, and show what it saw")
     options_parser.add_argument("fqdn")
     options_parser.add_argument("--cloud", default="commercial", choices=CLOUDS)
-    fault_parser = command("break", fault, "give one of Microsoft's proxies a fault, or none")
-    fault_parser.add_argument("proxy", choices=settings.MICROSOFT_PROXIES)
-    fault_parser.add_argument("kind", choices=FAULTS)
+    fault_parser = command("break", fault, "give one of Microsoft's proxies or an ACME directory a fault, or none")
+    fault_parser.add_argument("what", choices=[*settings.MICROSOFT_PROXIES, *DIRECTORIES])
+    fault_parser.add_argument(
+        "kind",
+        choices=list(dict.fromkeys((*PROXY_FAULTS, *acme.FAULTS))),
+        help=f"a proxy's: {', '.join(PROXY_FAULTS)}; a directory's: {', '.join(acme.FAULTS)}",
+    )
     return parser
 
 

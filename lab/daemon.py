@@ -14,15 +14,13 @@ from lab import cgroup, machines, network, services, settings
 from lab.digitalocean import Account, make_app, make_control
 
 GROUP = "lab"
-_SOCKETS = ("dns", "microsoft")
+_SOCKETS = ("acme", "dns", "microsoft")
 
 
 def _names() -> dict[str, str]:
-    own = {
-        settings.ACME_NAME: settings.ACME_ADDRESS,
-        settings.PACKAGES_NAME: settings.CONTROLLER_ADDRESS,
-    }
-    return own | {name: address for name, (_, address) in settings.MICROSOFT_PROXIES.items()}
+    proxies = {name: address for name, (_, address) in settings.MICROSOFT_PROXIES.items()}
+    directories = {host: address for host, address, _ in settings.ACME.values()}
+    return proxies | directories | {settings.PACKAGES_NAME: settings.CONTROLLER_ADDRESS}
 
 
 async def _ask(service: str, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:

@@ -1,4 +1,4 @@
-"""What the lab's Internet consists of besides droplets: DNS, an ACME directory, Microsoft and a package proxy."""
+"""What the lab's Internet consists of besides droplets: DNS, ACME directories, Microsoft and a package proxy."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import os
 import pwd
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from lab import cgroup, image, network, settings
+from lab.acme import PEBBLE_ENVIRONMENT, Directory, pebble_config
 from lab.commands import run
 from lab.microsoft import ca
 
 GROUP = "services"
-ACME_DIRECTORY = f"https://{settings.ACME_NAME}:{settings.ACME_PORT}/dir"
 MICROSOFT_ROOT = settings.ROOTS / "microsoft.pem"
-ACME_ROOT = settings.ROOTS / "acme.pem"
+ACME_ROOT = settings.ROOTS / settings.ACME["production"][2]
 
-# A certificate's life in seconds as Let's Encrypt's classic profile has it (90 days).
-_CERTIFICATE_LIFE = 90 * 86_400
-
-# Validation without a pause, and no nonce refused at random, which Let's Encrypt does not do either.
-_PEBBLE_ENVIRONMENT = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0"}
+# Pebble's own ports, and its management's: both in the namespace of the fronts only, one more for each directory.
+_PEBBLE_PORT = 14000
+_PEBBLE_MANAGEMENT_PORT = 15000
 
 _SQUID = """
 http_port {address}:{port}
@@ -56,21 +56,31 @@ class Services:
         Raises RuntimeError naming the service and its log when one does not come up.
         """
         dns = network.add_host("dns", [settings.DNS_ADDRESS])
-        acme = network.add_host("acme", [settings.ACME_ADDRESS])
+        acme = network.add_host("acme", [address for _, address, _ in settings.ACME.values()])
         microsoft = network.add_host("microsoft", [address for _, address in settings.MICROSOFT_PROXIES.values()])
-        root, leaves = ca.prepare(settings.CA, [settings.ACME_NAME, *settings.MICROSOFT_PROXIES])
+        hosts = [host for host, _, _ in settings.ACME.values()]
+        root, leaves = ca.prepare(settings.CA, [*hosts, *settings.MICROSOFT_PROXIES])
         _publish(MICROSOFT_ROOT, root.certificate.read_text())
+        directories = _directories(leaves)
 
         socket = settings.RUN / "dns.sock"
         await self._spawn(
             "dns", dns, sys.executable, "-m", "lab.dns", "--listen", settings.DNS_ADDRESS, "--control", str(socket)
         )
-        await self._spawn("acme", acme, "pebble", *_pebble(leaves[settings.ACME_NAME]), env=_PEBBLE_ENVIRONMENT)
+        pebbles = []
+        for name, directory in directories.items():
+            pebbles.append("pebble" if name == "production" else f"pebble-{name}")
+            argv = ("pebble", *_pebble(pebbles[-1], directory))
+            await self._spawn(pebbles[-1], acme, *argv, env=PEBBLE_ENVIRONMENT)
+        await self._spawn("acme", acme, sys.executable, "-m", "lab.acme", "--config", _acme(directories, root))
         await self._spawn("packages", None, "squid", "-N", "-f", str(_squid()))
-        await asyncio.gather(self._wait_for_file("dns", socket), self._wait_for_pebble())
         await self._spawn("microsoft", microsoft, sys.executable, "-m", "lab.microsoft", "--config", _microsoft(leaves))
-        await self._wait_for_file("microsoft", settings.RUN / "microsoft.sock")
-        await self._wait_for("packages", settings.CONTROLLER_ADDRESS, settings.PROXY_PORT)
+        await asyncio.gather(
+            self._wait_for_file(socket, "dns"),
+            self._wait_for_file(settings.RUN / "acme.sock", "acme", *pebbles),
+            self._wait_for_file(settings.RUN / "microsoft.sock", "microsoft"),
+            self._wait_for("packages", settings.CONTROLLER_ADDRESS, settings.PROXY_PORT),
+        )
 
     def running(self) -> dict[str, bool]:
         """Each service by name, and whether its process is there."""
@@ -81,20 +91,24 @@ class Services:
         with (settings.LOG / f"{name}.log").open("ab") as log:
             self._processes[name] = await cgroup.spawn(GROUP, [*prefix, *argv], log, env)
 
-    async def _until(self, name: str, ready: asyncio.Task[None]) -> None:
-        ended = asyncio.ensure_future(self._processes[name].wait())
-        done, pending = await asyncio.wait({ready, ended}, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+    async def _until(self, ready: asyncio.Task[None], *names: str) -> None:
+        """Wait for the first of these services to be ready, which needs the others."""
+        ended: dict[asyncio.Future[Any], str] = {
+            asyncio.ensure_future(self._processes[name].wait()): name for name in names
+        }
+        done, pending = await asyncio.wait({ready, *ended}, timeout=30, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
             task.cancel()
         if ready not in done:
+            name = next((ended[task] for task in done if task in ended), names[0])
             raise RuntimeError(f"the lab's {name} did not start: see {settings.LOG / f'{name}.log'}")
 
-    async def _wait_for_file(self, name: str, path: Path) -> None:
+    async def _wait_for_file(self, path: Path, *names: str) -> None:
         async def there() -> None:
             while not path.exists():
                 await asyncio.sleep(0.02)
 
-        await self._until(name, asyncio.ensure_future(there()))
+        await self._until(asyncio.ensure_future(there()), *names)
 
     async def _wait_for(self, name: str, host: str, port: int) -> None:
         async def listening() -> None:
@@ -107,16 +121,7 @@ class Services:
                     writer.close()
                     return
 
-        await self._until(name, asyncio.ensure_future(listening()))
-
-    async def _wait_for_pebble(self) -> None:
-        await self._wait_for("acme", settings.ACME_ADDRESS, settings.ACME_MANAGEMENT_PORT)
-        url = f"https://{settings.ACME_NAME}:{settings.ACME_MANAGEMENT_PORT}/roots/0"
-        resolve = f"{settings.ACME_NAME}:{settings.ACME_MANAGEMENT_PORT}:{settings.ACME_ADDRESS}"
-        root = await asyncio.to_thread(
-            run, "curl", "-sSf", "--noproxy", "*", "--cacert", str(MICROSOFT_ROOT), "--resolve", resolve, url
-        )
-        _publish(ACME_ROOT, root)
+        await self._until(asyncio.ensure_future(listening()), name)
 
 
 def _publish(path: Path, text: str) -> None:
@@ -126,20 +131,40 @@ def _publish(path: Path, text: str) -> None:
     new.replace(path)
 
 
-def _pebble(leaf: ca.Files) -> list[str]:
-    config = settings.RUN / "pebble.json"
-    pebble = {
-        "listenAddress": f"{settings.ACME_ADDRESS}:{settings.ACME_PORT}",
-        "managementListenAddress": f"{settings.ACME_ADDRESS}:{settings.ACME_MANAGEMENT_PORT}",
-        "certificate": str(leaf.certificate),
-        "privateKey": str(leaf.key),
-        "httpPort": 80,
-        "tlsPort": 443,
-        "ocspResponderURL": "",
-        "certificateValidityPeriod": _CERTIFICATE_LIFE,
+def _directories(leaves: dict[str, ca.Files]) -> dict[str, Directory]:
+    return {
+        name: Directory(
+            host=host,
+            address=address,
+            certificate=leaves[host].certificate,
+            key=leaves[host].key,
+            pebble=f"127.0.0.1:{_PEBBLE_PORT + number}",
+            management=f"127.0.0.1:{_PEBBLE_MANAGEMENT_PORT + number}",
+            root=settings.ROOTS / root,
+        )
+        for number, (name, (host, address, root)) in enumerate(settings.ACME.items())
     }
-    config.write_text(json.dumps({"pebble": pebble}))
+
+
+def _pebble(name: str, directory: Directory) -> list[str]:
+    config = settings.RUN / f"{name}.json"
+    config.write_text(json.dumps(pebble_config(directory)))
     return ["-strict", "-config", str(config), "-dnsserver", f"{settings.DNS_ADDRESS}:53"]
+
+
+def _acme(directories: dict[str, Directory], root: ca.Files) -> str:
+    config = settings.RUN / "acme.json"
+    config.write_text(
+        json.dumps(
+            {
+                "control": str(settings.RUN / "acme.sock"),
+                "ca": str(root.certificate),
+                "directories": {name: asdict(directory) for name, directory in directories.items()},
+            },
+            default=str,
+        )
+    )
+    return str(config)
 
 
 def _microsoft(leaves: dict[str, ca.Files]) -> str:

@@ -29,15 +29,17 @@ ROUTER_ADDRESS = "198.19.0.1"
 CONTROLLER_ADDRESS = "198.19.0.2"
 SERVICES_NETWORK = "198.19.0.0/24"
 DNS_ADDRESS = "198.19.0.53"
-ACME_ADDRESS = "198.19.0.14"
-ACME_PORT = 14000
-ACME_MANAGEMENT_PORT = 15000
 PROXY_PORT = 3128
 DROPLETS_NETWORK = "198.18.0.0/24"
 DROPLETS_GATEWAY = "198.18.0.1"
 
-ACME_NAME = "acme.lab.test"
 PACKAGES_NAME = "packages.lab.test"
+
+# Let's Encrypt's directories, and the root of each by its file's name in ROOTS.
+ACME = {
+    "production": ("acme-v02.api.letsencrypt.org", "198.19.0.14", "acme.pem"),
+    "staging": ("acme-staging-v02.api.letsencrypt.org", "198.19.0.15", "acme-staging.pem"),
+}
 
 MICROSOFT_PROXIES = {
     "sip.pstnhub.microsoft.com": ("commercial", "52.112.0.1"),

@@ -15,26 +15,23 @@ POST   /reset                    no trunks, no faults, the timers of the start
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any, get_args
 
 from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from lab.http import body_of, errors_as_json
 from lab.microsoft.proxy import SIP_TLS_PORT, Proxy, World
 from lab.microsoft.tls import fingerprint, names_of
 from lab.microsoft.trunks import Fault, FaultKind, Settings, Trunk, as_json, fully_qualified, why_not_active
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def make_app(proxies: dict[str, Proxy], world: World) -> web.Application:
     """The application; a bad request is answered 400, an unknown name 404, both as {"error": text}."""
     control = Control(proxies, world)
-    app = web.Application(middlewares=[_errors_as_json])
+    app = web.Application(middlewares=[errors_as_json])
     app.add_routes(
         [
             web.get("/trunks", control.list_trunks),
@@ -51,30 +48,6 @@ def make_app(proxies: dict[str, Proxy], world: World) -> web.Application:
         ]
     )
     return app
-
-
-@web.middleware
-async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except ValueError as exc:
-        return web.json_response({"error": str(exc)}, status=400)
-    except KeyError as exc:
-        return web.json_response({"error": f"{exc.args[0]} is not known"}, status=404)
-
-
-async def _body(request: web.Request, **types: type | tuple[type, ...]) -> dict[str, Any]:
-    """The JSON object in the request, empty if there is none. Raises ValueError for a key or a type not in `types`."""
-    text = await request.text()
-    body = json.loads(text) if text.strip() else {}
-    if not isinstance(body, dict):
-        raise ValueError("the body is no JSON object")
-    for key, value in body.items():
-        if key not in types:
-            raise ValueError(f"{key} is not one of {', '.join(types)}")
-        if not isinstance(value, types[key]) or (isinstance(value, bool) and types[key] is not bool):
-            raise ValueError(f"{key} = {value!r} has the wrong type")
-    return body
 
 
 class Control:
@@ -94,7 +67,7 @@ class Control:
     async def put_trunk(self, request: web.Request) -> web.Response:
         fqdn = fully_qualified(request.match_info["fqdn"])
         old = self._world.registry.get(fqdn)
-        body = await _body(request, enabled=bool, cloud=str)
+        body = await body_of(request, enabled=bool, cloud=str)
         cloud = body.get("cloud", old.cloud if old else "commercial")
         self._of_cloud(cloud)
         if old and old.cloud != cloud:
@@ -113,7 +86,7 @@ class Control:
 
     async def set_fault(self, request: web.Request) -> web.Response:
         proxy = self._proxies[request.match_info["name"]]
-        fault = Fault(**await _body(request, kind=str, code=int, reason=str, retry_after=int))
+        fault = Fault(**await body_of(request, kind=str, code=int, reason=str, retry_after=int))
         if fault.kind not in get_args(FaultKind):
             raise ValueError(f"kind = {fault.kind!r} is not one of {', '.join(get_args(FaultKind))}")
         if fault.code // 100 not in range(3, 7):
@@ -122,7 +95,7 @@ class Control:
         return web.json_response(_proxy_view(proxy))
 
     async def send_options(self, request: web.Request) -> web.Response:
-        body = await _body(request, fqdn=str, cloud=str, port=int)
+        body = await body_of(request, fqdn=str, cloud=str, port=int)
         fqdn = fully_qualified(body.get("fqdn", ""))
         proxy = self._of_cloud(body.get("cloud", "commercial"))[0]
         sent, der = await proxy.options(fqdn, body.get("port", SIP_TLS_PORT))
@@ -144,7 +117,7 @@ class Control:
 
     async def put_settings(self, request: web.Request) -> web.Response:
         number = (int, float)
-        body = await _body(request, options_interval=number, demote_after=number, timeout=number)
+        body = await body_of(request, options_interval=number, demote_after=number, timeout=number)
         for key, value in body.items():
             if value <= 0:
                 raise ValueError(f"{key} = {value} is not above zero")
