@@ -60,11 +60,11 @@ if ((Get-CsOnlinePstnUsage -Identity Global -ErrorAction Stop).Usage -notcontain
     Write-Host "There is no PSTN usage $Name"
 }
 else {
-    $Using = @(Get-CsOnlineVoiceRoute -ErrorAction Stop) + @(Get-CsOnlineVoiceRoutingPolicy -ErrorAction Stop) |
+    $UsedBy = @(Get-CsOnlineVoiceRoute -ErrorAction Stop) + @(Get-CsOnlineVoiceRoutingPolicy -ErrorAction Stop) |
         Where-Object { $_.OnlinePstnUsages -contains $Name -and -not ($WhatIfPreference -and $_.Description -eq $Mark) } |
         ForEach-Object { $_.Identity }
-    if ($Using) {
-        Write-Warning "The PSTN usage $Name stays: $($Using -join ', ') uses it."
+    if ($UsedBy) {
+        Write-Warning "The PSTN usage $Name stays: $($UsedBy -join ', ') uses it."
     }
     elseif ($PSCmdlet.ShouldProcess($Name, 'Set-CsOnlinePstnUsage -Usage @{Remove}')) {
         Set-CsOnlinePstnUsage -Identity Global -Usage @{ Remove = $Name } -Confirm:$false -ErrorAction Stop | Out-Null
