@@ -24,6 +24,7 @@ from ansible.module_utils.saved_certificates import (
     ask_droplet,
     date,
     fetch,
+    is_staging,
 )
 
 MODULE = "certbot_certificate"
@@ -38,7 +39,7 @@ def judge(saved: Saved, found: Entries, given: dict[str, Any]) -> tuple[bool, st
     old = f"a copy that was last compared with the droplet {age(saved.seen(), now)} ago"
     if name != given["name"] or about["names"] != names:
         wrong = f"is for {', '.join(about['names'])}, not for {', '.join(names)}"
-    elif directory != given["directory"]:
+    elif directory != given["directory"] and not (is_staging(given["directory"]) and not is_staging(directory)):
         wrong = f"is from {directory}, not from {given['directory']}"
     elif about["not_after"] <= now:
         wrong = f"ended on {ends}"
@@ -94,6 +95,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # no types
                 saved.ask(time.time(), [name.lower() for name in given["names"]], given["directory"])
                 look = self._module(given, task_vars, ask=True)
                 if look.get("failed"):
+                    if not look.get("asked", True):
+                        saved.withdraw()
                     return look | self._rescue(saved, name, task_vars)
             fetch(self, task_vars, saved, name)
         for message in messages:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ansible.plugins.action import ActionBase
 if (_utils := str(Path(__file__).resolve().parents[1] / "module_utils")) not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(_utils)
 
+from ansible.module_utils.certificate_rules import FILES, check_files, limit_warning
 from ansible.module_utils.digitalocean import (
     COMMON_TAG,
     LIBRARY_ERROR,
@@ -34,6 +36,7 @@ from ansible.module_utils.preflight_rules import (
     check_together,
     is_host_name,
 )
+from ansible.module_utils.saved_certificates import Saved, SavedError
 
 TOKEN, CLOUDS = "sbc_api_token", "sbc_clouds"
 VARIABLES = (
@@ -53,6 +56,16 @@ VARIABLES = (
     "droplet_image",
     "droplet_ssh_public_key",
     "certificate_directory",
+    FILES,
+)
+# What is worked out of the others: where it cannot be, they are the mistake.
+DERIVED = (
+    "inventory_dir",
+    "sbc_certificate_names",
+    "sbc_certificate_roots",
+    "base_trusted_roots",
+    "certificate_directory_url",
+    "certificate_vault_password_file",
 )
 REMEDIES = {
     "droplet_ssh_public_key": "make a key with `ssh-keygen -t ed25519`, or name yours in ansible_ssh_private_key_file",
@@ -89,9 +102,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # no types
         if CLOUDS not in defaults:
             raise AnsibleError(f"{CLOUDS} is in none of {', '.join(arguments['defaults'])}")
         mistakes: list[Mistake] = []
-        customers, tokens = [], {}
+        customers, tokens, warnings = [], {}, []
         for host in hosts:
-            values, problems = self._evaluate(defaults | task_vars["hostvars"].raw_get(host))
+            variables = defaults | task_vars["hostvars"].raw_get(host)
+            values, problems = self._evaluate(variables, VARIABLES)
             tokens[host] = str(values.pop(TOKEN, "") or os.environ.get("DIGITALOCEAN_ACCESS_TOKEN", ""))
             clouds = list(values.pop(CLOUDS, ()))
             customer = Customer(host, _place(values.pop("inventory_file", None)), values)
@@ -102,6 +116,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # no types
             ]
             wrong = check_customer(customer, clouds)
             mistakes += [each for each in wrong if each.variable not in dict(problems)]
+            more, warned = self._check_certificate(customer, self._evaluate(variables, DERIVED)[0])
+            mistakes += more
+            warnings += warned
         mistakes += check_together(customers)
         new: list[str] = []
         for (endpoint, token), those in _accounts(customers, tokens, mistakes):
@@ -110,14 +127,35 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # no types
                 mistakes += check_account(those, account)
                 new += [each.host for each in those if each.host not in account.customers]
         if mistakes:
-            return _failure(mistakes)
-        return {"changed": False, "customers": hosts, "without_droplet": sorted(new)}
+            return _failure(mistakes) | {"warnings": warnings}
+        return {"changed": False, "customers": hosts, "without_droplet": sorted(new), "warnings": warnings}
 
-    def _evaluate(self, variables: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    def _check_certificate(self, customer: Customer, derived: dict[str, Any]) -> tuple[list[Mistake], list[str]]:
+        """What is wrong with a certificate of the customer's own, or else how much was asked for lately."""
+        state = f"{derived.get('inventory_dir')}/state"
+        names, password = derived.get("sbc_certificate_names"), derived.get("certificate_vault_password_file")
+        if not (names and password):
+            return [], []
+        if files := customer.values.get(FILES):
+            roots = derived.get("sbc_certificate_roots") or []
+            added = (derived.get("base_trusted_roots") or {}).values()
+            base = derived["inventory_dir"]
+            mistakes, warnings = check_files(customer, files, names, roots, added, base, self._loader, password)
+            return mistakes, warnings
+        try:
+            asked = Saved(state, customer.host, password, self._loader).asked()
+        except SavedError as error:
+            return [Mistake(customer.host, "certificate.json", None, *str(error).split("; ", 1))], []
+        warning = limit_warning(customer, asked, names, str(derived.get("certificate_directory_url")), time.time())
+        return [], [warning] if warning else []
+
+    def _evaluate(
+        self, variables: dict[str, Any], names: Iterable[str]
+    ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         """The values of what is checked, as a task of that host would see them; and what has none, with the reason."""
         templar = self._templar.copy_with_new_env(available_variables=variables)
         values, problems = {}, []
-        for name in VARIABLES:
+        for name in names:
             if name in variables:
                 try:
                     values[name] = templar.template(variables[name])

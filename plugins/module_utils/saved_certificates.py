@@ -55,6 +55,11 @@ class Asked:
         return {"at": date(self.at), "names": list(self.names), "directory": self.directory}
 
 
+def is_staging(directory: str) -> bool:
+    """Whether a directory is for rehearsals: nobody trusts its certificates, and its limits are wide."""
+    return "staging" in directory
+
+
 def date(at: float) -> str:
     """A time as the record has it."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -99,24 +104,33 @@ def ask_droplet(
     arguments: dict[str, Any] = {"name": name, "content": content}
     if restore:
         arguments["restore"] = base64.b64encode(pack(restore)).decode()
-    context = action._connection._play_context
-    before, secret = context.no_log, bool(content or restore)
-    # From -vvv on, the connection plugin prints all that comes over SSH, unless this is set. It hides errors too: hence
-    # for what is secret only.
-    context.no_log = before or secret
+    if content or restore:
+        return unseen(action, task_vars, "certbot_copy", arguments)
+    return _without_raw(action._execute_module(module_name="certbot_copy", module_args=arguments, task_vars=task_vars))
+
+
+def unseen(action: Any, task_vars: dict[str, Any], module: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Run a module whose arguments or result are secret. Raises AnsibleActionFail, or AnsibleConnectionFailure."""
+    task, context = action._task, action._connection._play_context
+    before = task.no_log, context.no_log
+    # The first keeps the machine's log silent. From -vvv on, the connection plugin prints all that comes over SSH,
+    # unless the second is set, which hides its errors too: hence both for as long as it takes, not for the whole task.
+    task.no_log = context.no_log = True
     try:
-        result = action._execute_module(module_name="certbot_copy", module_args=arguments, task_vars=task_vars)
+        result = action._execute_module(module_name=module, module_args=arguments, task_vars=task_vars)
     except AnsibleConnectionFailure:
-        if not secret:
-            raise
-        raise AnsibleConnectionFailure("The connection broke while the certificate was copied; run it again") from None
+        raise AnsibleConnectionFailure("The connection broke while a certificate was copied; run it again") from None
     finally:
-        context.no_log = before
+        task.no_log, context.no_log = before
+    return _without_raw(result)
+
+
+def _without_raw(result: dict[str, Any]) -> dict[str, Any]:
+    """Never the machine's whole answer: what could not be read as a result may hold the key."""
     if result.get("failed"):
-        # Never the machine's whole answer: what could not be read as a result may hold the key.
         said = str(result.get("module_stderr") or "").strip().splitlines()[-1:]
-        raise AnsibleActionFail(": ".join([str(result.get("msg") or "certbot_copy failed"), *said]))
-    return dict(result)
+        raise AnsibleActionFail(": ".join([str(result.get("msg") or "it failed without a word"), *said]))
+    return {key: value for key, value in result.items() if key != "invocation"}
 
 
 def fetch(action: Any, task_vars: dict[str, Any], saved: Saved, name: str) -> bool:
@@ -212,6 +226,11 @@ class Saved:
     def ask(self, at: float, names: Iterable[str], directory: str) -> None:
         """Note that a certificate is about to be asked for. Raises SavedError."""
         self._write_record(self.known(), [*self.asked(), Asked(at, tuple(sorted(names)), directory)], at)
+
+    def withdraw(self) -> None:
+        """Strike out what was noted last: it was not asked for after all. Raises SavedError."""
+        asked = self.asked()
+        self._write_record(self.known(), asked[:-1], asked[-1].at)
 
     def save(self, name: str, entries: Entries, seen: Iterable[Mapping[str, Any]], now: float) -> None:
         """Keep the droplet's files, and what its timer got. Raises SavedError."""

@@ -9,6 +9,8 @@ short_description: Checks that what the inventory asks for is possible
 description:
   - Reads the variables of all customers of the play and asks their DigitalOcean account, before anything is created,
     and fails with one list of all mistakes; each names variable, value, what is wrong and what to do.
+  - Warns of a customer that asked for so many certificates in the last 7 days that the authority may refuse the next.
+  - Judges a certificate of the customer's own (C(sbc_certificate_files)) by the probe's rules.
   - Runs once for all hosts of the play, and changes nothing.
   - The API token is each customer's variable C(sbc_api_token), else the environment's E(DIGITALOCEAN_ACCESS_TOKEN).
   - The API's endpoint is the variable C(sbc_api_endpoint). An E(DIGITALOCEAN_END_POINT) in the environment that differs
@@ -48,6 +50,7 @@ EXAMPLES = r"""
           - ../roles/sbc/defaults/main.yml
           - ../roles/droplet/defaults/main.yml
           - ../roles/certificate/defaults/main.yml
+          - ../roles/certificate/vars/main.yml
 """
 
 RETURN = r"""
