@@ -19,7 +19,7 @@ from typing import IO, Any
 from lab import acme, cgroup, image, machines, network, services, settings
 from lab.commands import CommandError, run
 from lab.daemon import GROUP
-from lab.microsoft import sip
+from lab.microsoft import ca, sip
 
 START_TIMEOUT = 60
 PROXY_FAULTS = ("none", "down", "refuse", "silent", "mute")
@@ -71,6 +71,12 @@ def _take_down() -> None:
     services.clear()
 
 
+def _forget_certificates() -> None:
+    """Drop what a rollout saved for the next droplet: the authority that issued it is gone, and so are its accounts."""
+    for saved in (Path(__file__).parent.parent / "inventory/lab/state").glob("*/certificate.*"):
+        saved.unlink()
+
+
 def up(_: argparse.Namespace) -> None:
     _need_root()
     with _lock():
@@ -78,6 +84,7 @@ def up(_: argparse.Namespace) -> None:
             print("The lab is up already.")
             return
         _take_down()
+        _forget_certificates()
         if not image.is_built():
             print("Making the droplets' Debian 13 image (once, under a minute) ...", flush=True)
             image.build()
@@ -197,6 +204,17 @@ def trunk(options: argparse.Namespace) -> None:
         print(f"Microsoft ({options.cloud}) has a trunk for {options.fqdn}.")
 
 
+def certificate(options: argparse.Namespace) -> None:
+    sold = control("POST", "certificates", {"names": [options.fqdn, *options.name], "fault": options.fault})
+    options.out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, mode in (("chain", 0o644), ("key", 0o600)):
+        path = options.out / f"{name}.pem"
+        path.unlink(missing_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+            file.write(sold[name])
+        print(path)
+
+
 def options(options: argparse.Namespace) -> None:
     found = control("POST", "microsoft/options", {"fqdn": options.fqdn, "cloud": options.cloud})
     print(f"{found['proxy']} to {found['target']} ({found['address'] or 'no address'})")
@@ -277,6 +295,15 @@ def _parser() -> argparse.ArgumentParser:
     options_parser = command("options", options, "let Microsoft send OPTIONS to a name now, and show what it saw")
     options_parser.add_argument("fqdn")
     options_parser.add_argument("--cloud", default="commercial", choices=CLOUDS)
+    certificate_parser = command(
+        "certificate", certificate, "buy a certificate, which the government's clouds accept too"
+    )
+    certificate_parser.add_argument("fqdn")
+    certificate_parser.add_argument("--name", action="append", default=[], help="one more name; repeatable")
+    certificate_parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIRECTORY", help="for chain.pem, key.pem"
+    )
+    certificate_parser.add_argument("--fault", choices=ca.FAULTS)
     fault_parser = command("break", fault, "give one of Microsoft's proxies or an ACME directory a fault, or none")
     fault_parser.add_argument("what", choices=[*settings.MICROSOFT_PROXIES, *DIRECTORIES])
     fault_parser.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from types import NoneType
 from typing import Any
 
 import aiohttp
@@ -12,6 +13,8 @@ from aiohttp import web
 
 from lab import cgroup, machines, network, services, settings
 from lab.digitalocean import Account, make_app, make_control
+from lab.http import body_of
+from lab.microsoft import ca
 
 GROUP = "lab"
 _SOCKETS = ("acme", "dns", "microsoft")
@@ -50,7 +53,18 @@ def _control(account: Account, running: services.Services, droplets: machines.Ns
         code, body = await _ask(name, request.method, path, await request.read())
         return web.Response(status=code, body=body, content_type="application/json")
 
+    async def sell(request: web.Request) -> web.Response:
+        body = await body_of(request, names=list, fault=(str, NoneType))
+        names, fault = body.get("names"), body.get("fault")
+        if not names or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"names = {names!r} is no list of names")
+        if fault not in (None, *ca.FAULTS):
+            raise ValueError(f"fault = {fault!r} is not one of {', '.join(ca.FAULTS)}")
+        chain, key = running.seller.sell(names, fault)
+        return web.json_response({"chain": chain, "key": key})
+
     app.router.add_get("/status", status)
+    app.router.add_post("/certificates", sell)
     app.router.add_route("*", f"/{{service:{'|'.join(_SOCKETS)}}}/{{path:.*}}", forward)
     return app
 

@@ -20,7 +20,6 @@ from lab.microsoft import ca
 
 GROUP = "services"
 MICROSOFT_ROOT = settings.ROOTS / "microsoft.pem"
-ACME_ROOT = settings.ROOTS / settings.ACME["production"][2]
 
 # Pebble's own ports, and its management's: both in the namespace of the fronts only, one more for each directory.
 _PEBBLE_PORT = 14000
@@ -48,6 +47,7 @@ class Services:
     """The lab's services, from their files to their processes."""
 
     def __init__(self) -> None:
+        self.seller = ca.Seller.prepare(settings.CA / "digicert", "Lab DigiCert Global Root")
         self._processes: dict[str, asyncio.subprocess.Process] = {}
 
     async def start(self) -> None:
@@ -61,6 +61,7 @@ class Services:
         hosts = [host for host, _, _ in settings.ACME.values()]
         root, leaves = ca.prepare(settings.CA, [*hosts, *settings.MICROSOFT_PROXIES])
         _publish(MICROSOFT_ROOT, root.certificate.read_text())
+        _publish(settings.ROOTS / settings.DIGICERT_ROOT, self.seller.root.pem)
         directories = _directories(leaves)
 
         socket = settings.RUN / "dns.sock"
@@ -185,7 +186,10 @@ def _microsoft(leaves: dict[str, ca.Files]) -> str:
             {
                 "control": str(settings.RUN / "microsoft.sock"),
                 "resolver": settings.DNS_ADDRESS,
-                "trusted_roots": str(ACME_ROOT),
+                "trusted_roots": {
+                    cloud: [str(settings.ROOTS / root) for root in roots]
+                    for cloud, roots in settings.CLOUD_ROOTS.items()
+                },
                 "proxies": proxies,
                 "options_interval": settings.OPTIONS_INTERVAL,
                 "state": str(settings.STATE / "microsoft.json"),

@@ -49,6 +49,14 @@ MICROSOFT_PROXIES = {
     "sip.pstnhub.dod.teams.microsoft.us": ("dod", "52.127.64.1"),
 }
 
+# Whose certificates each of Microsoft's clouds accepts, by files in ROOTS: the government's take DigiCert's only.
+DIGICERT_ROOT = "digicert.pem"
+CLOUD_ROOTS = {
+    "commercial": (ACME["production"][2], DIGICERT_ROOT),
+    "gcc_high": (DIGICERT_ROOT,),
+    "dod": (DIGICERT_ROOT,),
+}
+
 # What the lab finds in its customers' account from the start.
 DOMAIN = "voip.test"
 OPTIONS_INTERVAL = 10

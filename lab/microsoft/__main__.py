@@ -29,7 +29,6 @@ class Config:
 
     control: Path
     resolver: str
-    trusted_roots: Path
     state: Path
     settings: Settings
     proxies: list[ProxyConfig]
@@ -39,18 +38,23 @@ def load(path: Path) -> Config:
     """Read the JSON configuration. Raises OSError, ValueError, KeyError or TypeError when it is not as follows.
 
     control: the unix socket to serve the control interface on; resolver: address[:port] of a name server;
-    trusted_roots: PEM file, may come later; state: JSON file that keeps the trunks; proxies: list of {cloud, name,
-    address, certificate, key[, port]}; and, in seconds, all optional, options_interval, demote_after, timeout.
+    trusted_roots: {cloud: [PEM file, ...]}, files that may come later; state: JSON file that keeps the trunks;
+    proxies: list of {cloud, name, address, certificate, key[, port]}; and, in seconds, all optional, options_interval,
+    demote_after, timeout.
     """
     data: dict[str, Any] = json.loads(path.read_text())
+    roots = {cloud: tuple(map(Path, paths)) for cloud, paths in data.pop("trusted_roots").items()}
     proxies = [
-        ProxyConfig(**{**entry, "certificate": Path(entry["certificate"]), "key": Path(entry["key"])})
+        ProxyConfig(
+            **entry
+            | {"certificate": Path(entry["certificate"]), "key": Path(entry["key"])}
+            | {"trusted_roots": roots[entry["cloud"]]}
+        )
         for entry in data.pop("proxies")
     ]
     return Config(
         control=Path(data.pop("control")),
         resolver=data.pop("resolver"),
-        trusted_roots=Path(data.pop("trusted_roots")),
         state=Path(data.pop("state")),
         proxies=proxies,
         settings=Settings(**{key: float(value) for key, value in data.items()}),
@@ -66,7 +70,6 @@ async def serve(config: Config) -> None:
         registry=Registry(config.state),
         settings=config.settings,
         resolver=Resolver(config.resolver),
-        trusted_roots=config.trusted_roots,
         refusals=deque(maxlen=REMEMBERED_REFUSALS),
     )
     proxies = {proxy.name: Proxy(proxy, world) for proxy in config.proxies}

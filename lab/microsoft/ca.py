@@ -1,4 +1,7 @@
-"""The lab's stand-in for the public CA behind Microsoft's certificates: serverAuth-only leaves, RSA throughout."""
+"""The lab's stand-ins for public CAs without ACME: the one behind Microsoft's certificates, and one that sells.
+
+Leaves are for serverAuth only, as public CAs issue them now, and RSA throughout unless somebody asks for a fault.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal, get_args
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -21,6 +25,19 @@ RENEW_WITHIN = timedelta(days=30)
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 SERVER_AUTH = (ExtendedKeyUsageOID.SERVER_AUTH,)
 
+SOLD_FOR = timedelta(days=199)
+Fault = Literal[
+    "expired",
+    "not_yet_valid",
+    "wrong_name",
+    "ecdsa",
+    "no_intermediate",
+    "untrusted_root",
+    "no_server_auth",
+    "key_mismatch",
+]
+FAULTS: tuple[Fault, ...] = get_args(Fault)
+
 
 @dataclass(frozen=True, slots=True)
 class Files:
@@ -32,10 +49,14 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """A root that issues leaves."""
+    """A root, or one below it, that issues."""
 
     certificate: x509.Certificate
     key: PrivateKey
+
+    @property
+    def pem(self) -> str:
+        return _pem(self.certificate).decode()
 
     @classmethod
     def make(cls, name: str, lifetime: timedelta = timedelta(days=3650)) -> Authority:
@@ -49,6 +70,21 @@ class Authority:
             .sign(key, hashes.SHA256())
         )
         return cls(certificate, key)
+
+    def subordinate(self, name: str, lifetime: timedelta = timedelta(days=3000)) -> Authority:
+        """A new intermediate called `name`, for TLS servers only."""
+        key = rsa.generate_private_key(65537, KEY_BITS)
+        begin = datetime.now(UTC) - timedelta(hours=1)
+        issuer_key = self.key.public_key()
+        certificate = (
+            _builder(_name(name), self.certificate.subject, key.public_key(), begin, lifetime)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_key_usage(authority=True), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(SERVER_AUTH), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+        return Authority(certificate, key)
 
     def issue(
         self,
@@ -75,6 +111,61 @@ class Authority:
         if usages:
             builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         return builder.sign(self.key, hashes.SHA256()), key
+
+
+@dataclass(frozen=True, slots=True)
+class Seller:
+    """A CA where certificates are bought: its root, and the intermediate that signs them."""
+
+    root: Authority
+    intermediate: Authority
+
+    @classmethod
+    def make(cls, name: str) -> Seller:
+        """A new one, whose root is called `name`."""
+        root = Authority.make(name)
+        return cls(root, root.subordinate(f"{name} - TLS RSA SHA256 CA"))
+
+    @classmethod
+    def prepare(cls, directory: Path, name: str) -> Seller:
+        """The one whose files are in `directory`; made if they are not there, or not good for another 30 days."""
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files = [Files(directory / f"{which}.pem", directory / f"{which}.key") for which in ("root", "intermediate")]
+        loaded = [_load(each) for each in files]
+        if all(loaded):
+            seller = cls(*(Authority(*each) for each in loaded if each))
+            if _issued_by(seller.intermediate.certificate, seller.root.certificate):
+                return seller
+        seller = cls.make(name)
+        for each, authority in zip(files, (seller.root, seller.intermediate), strict=True):
+            _save(each, authority.certificate, authority.key)
+        return seller
+
+    def sell(self, names: Iterable[str], fault: Fault | None = None) -> tuple[str, str]:
+        """Chain and key for `names`, in PEM, with one fault if asked for."""
+        first, *others = names
+        now, day = datetime.now(UTC), timedelta(days=1)
+        seller, key, begin, usages = self, None, None, SERVER_AUTH
+        match fault:
+            case "expired":
+                begin = now - SOLD_FOR - day
+            case "not_yet_valid":
+                begin = now + 2 * day
+            case "wrong_name":
+                first, others = f"wrong-name.{first.partition('.')[2]}", []
+            case "ecdsa":
+                key = ec.generate_private_key(ec.SECP256R1())
+            case "untrusted_root":
+                seller = Seller.make("Lab Root that Nobody Trusts")
+            case "no_server_auth":
+                usages = (ExtendedKeyUsageOID.CLIENT_AUTH,)
+        leaf, own_key = seller.intermediate.issue(
+            [first, *others], key=key, usages=usages, not_before=begin, lifetime=SOLD_FOR
+        )
+        if fault == "key_mismatch":
+            own_key = rsa.generate_private_key(65537, KEY_BITS)
+        chain = [leaf] if fault == "no_intermediate" else [leaf, seller.intermediate.certificate]
+        return "".join(_pem(each).decode() for each in chain), _key_pem(own_key).decode()
 
 
 def prepare(directory: Path, names: Iterable[str]) -> tuple[Files, dict[str, Files]]:
@@ -118,9 +209,18 @@ def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 
 def _save(files: Files, certificate: x509.Certificate, key: PrivateKey) -> None:
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    _replace(files.key, pem, 0o600)
-    _replace(files.certificate, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    _replace(files.key, _key_pem(key), 0o600)
+    _replace(files.certificate, _pem(certificate), 0o644)
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _key_pem(key: PrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def _replace(path: Path, content: bytes, mode: int) -> None:

@@ -46,6 +46,7 @@ class ProxyConfig:
     address: str
     certificate: Path
     key: Path
+    trusted_roots: tuple[Path, ...]
     port: int = SIP_TLS_PORT
 
 
@@ -56,7 +57,6 @@ class World:
     registry: Registry
     settings: Settings
     resolver: Resolver
-    trusted_roots: Path
     refusals: deque[dict[str, object]]
 
 
@@ -84,7 +84,7 @@ class Proxy:
         self.config = config
         self.world = world
         self.fault = Fault()
-        self._identity = tls.Identity(config.certificate, config.key, world.trusted_roots)
+        self._identity = tls.Identity(config.certificate, config.key, config.trusted_roots)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._probes: dict[str, asyncio.Task[None]] = {}

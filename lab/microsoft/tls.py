@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 import ssl
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -110,11 +110,12 @@ class PeerVerifier:
 class Identity:
     """A proxy's certificate and key, and the roots that it trusts: files, read again when one of them changes.
 
-    Roots that are absent mean that no peer is trusted; files that cannot be read leave the last good ones in force.
+    A file of roots that is absent adds none, and without any root no peer is trusted. Files that cannot be read leave
+    the last good ones in force.
     """
 
-    def __init__(self, certificate: Path, key: Path, roots: Path) -> None:
-        self._paths = (certificate, key, roots)
+    def __init__(self, certificate: Path, key: Path, roots: Sequence[Path]) -> None:
+        self._paths = (certificate, key, *roots)
         self._stamp: object = None
         self._contexts: tuple[SSL.Context, ssl.SSLContext] | None = None
 
@@ -135,8 +136,8 @@ class Identity:
         return self._contexts
 
     def _build(self) -> tuple[SSL.Context, ssl.SSLContext]:
-        certificate, key, roots_path = self._paths
-        pem = roots_path.read_bytes() if roots_path.exists() else b""
+        certificate, key, *paths = self._paths
+        pem = b"".join(path.read_bytes() for path in paths if path.exists())
         roots = x509.load_pem_x509_certificates(pem) if pem.strip() else []
 
         server = SSL.Context(SSL.TLS_SERVER_METHOD)

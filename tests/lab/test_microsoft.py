@@ -97,22 +97,7 @@ class PublicCa:
         self.directory = directory
         self.name = name
         self.root = ca.Authority.make(f"{name} root")
-        key = rsa.generate_private_key(65537, 2048)
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"{name} R1")])
-        now = datetime.now(UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self.root.certificate.subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(days=100))
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .sign(self.root.key, hashes.SHA256())
-        )
-        self.intermediate = ca.Authority(certificate, key)
+        self.intermediate = self.root.subordinate(f"{name} R1", timedelta(days=100))
         self.root_pem = self.root.certificate.public_bytes(serialization.Encoding.PEM)
         self._key = rsa.generate_private_key(65537, 2048)
 
@@ -167,7 +152,7 @@ class NameServer(threading.Thread):
 class Microsoft:
     """The process under test and its control interface."""
 
-    def __init__(self, directory: Path, resolver: str, roots: Path) -> None:
+    def __init__(self, directory: Path, resolver: str, roots: Path, digicert: Path) -> None:
         self.roots = roots
         self.socket = directory / "microsoft.sock"
         self.config = directory / "microsoft-config.json"
@@ -190,7 +175,7 @@ class Microsoft:
                 {
                     "control": str(self.socket),
                     "resolver": resolver,
-                    "trusted_roots": str(roots),
+                    "trusted_roots": {"commercial": [str(roots), str(digicert)], "gcc_high": [str(digicert)]},
                     "state": str(directory / "state" / "microsoft.json"),
                     "options_interval": 0.2,
                     "timeout": 3,
@@ -424,6 +409,12 @@ def other_ca(directory: Path) -> PublicCa:
 
 
 @pytest.fixture(scope="module")
+def seller() -> ca.Seller:
+    """The CA that all clouds trust."""
+    return ca.Seller.make("Lab DigiCert Global Root")
+
+
+@pytest.fixture(scope="module")
 def certificate(public_ca: PublicCa) -> ca.Files:
     return public_ca.issue(FQDN)
 
@@ -438,10 +429,12 @@ def names() -> Iterator[NameServer]:
 
 
 @pytest.fixture(scope="module")
-def process(directory: Path, names: NameServer, public_ca: PublicCa) -> Iterator[Microsoft]:
+def process(directory: Path, names: NameServer, public_ca: PublicCa, seller: ca.Seller) -> Iterator[Microsoft]:
     roots = directory / "roots.pem"
     roots.write_bytes(public_ca.root_pem)
-    process = Microsoft(directory, names.address, roots)
+    digicert = directory / "digicert.pem"
+    digicert.write_text(seller.root.pem)
+    process = Microsoft(directory, names.address, roots, digicert)
     yield process
     if process.process.poll() is None:
         assert process.stop() == 0
@@ -742,6 +735,82 @@ def test_microsoft_itself_speaks_no_tls_1_1(microsoft: Microsoft, sbc: Sbc, cert
     until(lambda: microsoft.view()["active"], "Active")
 
 
+# Certificates that are bought
+
+
+def bought(directory: Path, seller: ca.Seller, fault: ca.Fault | None = None, *names: str) -> ca.Files:
+    files = ca.Files(directory / f"bought-{fault}.pem", directory / f"bought-{fault}.key")
+    chain, key = seller.sell([FQDN, *names], fault)
+    files.certificate.write_text(chain)
+    files.key.write_text(key)
+    return files
+
+
+def test_each_cloud_has_its_own_roots(microsoft: Microsoft, sbc: Sbc, directory: Path, seller: ca.Seller) -> None:
+    government = "sip.pstnhub.gov.teams.microsoft.us"
+    microsoft.register(cloud="gcc_high")
+    with pytest.raises(ssl.SSLError, match="alert unknown ca"):
+        sbc.connect(government)
+    assert "certificate not trusted" in microsoft.view(government)["why_not"]
+    files = bought(directory, seller)
+    with sbc.connect(government, files) as line:
+        assert line.ask(sbc.options(government)).code == 200
+    until(lambda: "certificate not accepted" in (microsoft.view(government)["why_not"] or ""), "own OPTIONS")
+    sbc.serve(files)
+    until(lambda: microsoft.get(f"/trunks/{FQDN}")["active"], "Active")
+    with sbc.connect(FIRST, files) as line:
+        assert line.ask(sbc.options(contact="<sip:nobody.example>")).code == 403, "trusted by the commercial cloud too"
+
+
+@pytest.mark.parametrize(
+    ("fault", "outbound", "inbound"),
+    [
+        ("expired", "certificate has expired", "cert has expired"),
+        ("not_yet_valid", "certificate is not yet valid", "cert not yet valid"),
+        ("wrong_name", "Hostname mismatch", f"not {FQDN}"),
+        ("ecdsa", "handshake", "key is not RSA"),
+        ("no_intermediate", "unable to get local issuer", "certificate not trusted"),
+        ("untrusted_root", "unable to get local issuer", "certificate not trusted"),
+        ("no_server_auth", "unsuitable certificate purpose", "no serverAuth"),
+    ],
+)
+def test_a_fault_of_a_bought_certificate_is_seen_in_both_directions(
+    microsoft: Microsoft,
+    sbc: Sbc,
+    directory: Path,
+    seller: ca.Seller,
+    fault: ca.Fault,
+    outbound: str,
+    inbound: str,
+) -> None:
+    microsoft.register()
+    files = bought(directory, seller, fault)
+    sbc.serve(files)
+    answer = microsoft.request("POST", "/options", {"fqdn": FQDN, "port": sbc.port})[1]
+    assert outbound.lower() in answer["error"].lower()
+    with pytest.raises(ssl.SSLError, match="alert"):
+        sbc.connect(files=files)
+    assert inbound in microsoft.get("/refusals")[-1]["reason"]
+
+
+def test_a_bought_certificate_and_its_files(directory: Path, seller: ca.Seller, tmp_path: Path) -> None:
+    files = bought(directory, seller, None, f"*.{FQDN}")
+    leaf, intermediate = x509.load_pem_x509_certificates(files.certificate.read_bytes())
+    leaf.verify_directly_issued_by(intermediate)
+    intermediate.verify_directly_issued_by(seller.root.certificate)
+    assert tls.names_of(leaf) == {FQDN, f"*.{FQDN}"}
+    mismatched = bought(directory, seller, "key_mismatch")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    with pytest.raises(ssl.SSLError, match=r"(?i)key.values.mismatch"):
+        context.load_cert_chain(mismatched.certificate, mismatched.key)
+    made = ca.Seller.prepare(tmp_path, "a seller")
+    assert ca.Seller.prepare(tmp_path, "a seller").intermediate.certificate == made.intermediate.certificate
+    assert {path.stat().st_mode & 0o077 for path in tmp_path.glob("*.key")} == {0}
+    (tmp_path / "root.key").unlink()
+    assert ca.Seller.prepare(tmp_path, "a seller").root.certificate != made.root.certificate
+
+
 # OPTIONS on demand
 
 
@@ -981,7 +1050,7 @@ def test_a_bad_configuration_is_named(tmp_path: Path) -> None:
     config.write_text('{"proxies": []}')
     command = [sys.executable, "-m", "lab.microsoft", "--config", str(config)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE)
-    assert (result.returncode, "KeyError: 'control'" in result.stderr) == (2, True)
+    assert (result.returncode, "KeyError: 'trusted_roots'" in result.stderr) == (2, True)
 
 
 # The parts alone
