@@ -103,6 +103,12 @@ def trunk(exists: bool) -> None:
         control("DELETE", f"microsoft/trunks/{FQDN}")
 
 
+def options(name: str, cloud: str = "commercial") -> dict[str, Any]:
+    """What comes of OPTIONS that Microsoft sends to a name now: code, reason, error, contact, certificate."""
+    answer: dict[str, Any] = control("POST", "microsoft/options", {"fqdn": name, "cloud": cloud})
+    return answer
+
+
 def until(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
     """Wait for something that must come true. Raises AssertionError when it has not after `seconds`."""
     deadline = time.monotonic() + seconds
