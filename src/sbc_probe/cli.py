@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.command == "renewal":
         return _renewal(config)
+    if options.command == "retire":
+        return _retire(config, options.within)
     evidence, verdict = _check(config, options.ours, options.wait)
     scope = "ours" if options.ours else "all"
     if options.json:
@@ -61,6 +63,12 @@ def _resolve(name: str) -> int:
     return ExitCode.PROVEN if found.addresses else ExitCode.FAILED
 
 
+def _seconds(text: str) -> float:
+    if not 0 <= (seconds := float(text)) < 86400:
+        raise ValueError
+    return seconds
+
+
 def _renewal(config: Config) -> int:
     from sbc_probe import renewal
 
@@ -74,6 +82,18 @@ def _renewal(config: Config) -> int:
         return ExitCode.PROVEN
     print(f"{record.cause}: {record.said}. {record.advice}")
     return ExitCode.FAILED
+
+
+def _retire(config: Config, within: float) -> int:
+    from sbc_probe.retire import retire
+
+    outcome = retire(config.rpc_socket, within)
+    if outcome.why or outcome.left:
+        why = outcome.why or f"not closed after {within:.0f} s"
+        print(f"sbc-probe: {outcome.left} of {outcome.old} TLS connections: {why}", file=sys.stderr)
+        return ExitCode.FAILED
+    print(f"{outcome.old} TLS connections of before have ended")
+    return ExitCode.PROVEN
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -109,7 +129,13 @@ def _parser() -> argparse.ArgumentParser:
         help="note what certbot's last run came to, as root and right after it",
         epilog="exit code: 0 nothing failed, 1 something did: one line says what and what to do",
     )
-    for command in (check, serve, renewal):
+    retire = commands.add_parser(
+        "retire",
+        help="close, one by one, the TLS connections that are open now, so that they come back with a new certificate",
+        epilog="exit code: 0 all have ended, 1 some have not",
+    )
+    retire.add_argument("--within", type=_seconds, required=True, metavar="SECONDS", help="spread them over this long")
+    for command in (check, serve, renewal, retire):
         command.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
     return parser
 

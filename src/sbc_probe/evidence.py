@@ -175,6 +175,8 @@ def _established(rpc: Rpc, port: int) -> frozenset[str] | Unread:
         connections = rpc.call("tls.list")
     except RpcError as error:
         return Unread(f"tls.list: {error}")
+    except TimeoutError:
+        return Unread("tls.list: no answer; there may be too many connections to list")
     return frozenset(
         item["src_ip"] for item in connections if item["state"] == "established" and item["src_port"] == port
     )

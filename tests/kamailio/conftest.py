@@ -41,7 +41,7 @@ def start(directory: Path) -> Iterator[Start]:
             stack.callback(wait_for, lambda: not listens_on_port(), 10)
             stack.callback(kamailio.wait, timeout=10)
             stack.callback(kamailio.kill)
-            sbc = Sbc(directory, proxies, variables)
+            sbc = Sbc(directory, kamailio, proxies, variables)
 
             def listens() -> bool:
                 assert kamailio.poll() is None, (directory / "log").read_text()

@@ -130,8 +130,11 @@ def listens_on_port() -> bool:
 class Sbc:
     """A running Kamailio with the product's configuration, and its three proxies."""
 
-    def __init__(self, directory: Path, proxies: list[Proxy], variables: dict[str, Any]) -> None:
+    def __init__(
+        self, directory: Path, process: subprocess.Popen[bytes], proxies: list[Proxy], variables: dict[str, Any]
+    ) -> None:
         self.directory = directory
+        self.process = process
         self.proxies = proxies
         self.variables = variables
 

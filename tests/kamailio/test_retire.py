@@ -1,0 +1,123 @@
+"""Old TLS connections are retired by a real Kamailio and the real kernel."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+
+from sbc_probe.retire import CLOSING, Outcome, retire
+from tests.kamailio.running import Sbc, Start, exchange, listens_on_port, needs_kamailio, start_kamailio, wait_for
+
+WITHIN = 16.0
+
+
+def ended(session: ssl.SSLSocket) -> bool:
+    session.settimeout(0.01)
+    try:
+        return session.recv(1) == b""
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+
+
+class Retiring(threading.Thread):
+    """Retires in the background, as the unit does."""
+
+    outcome: Outcome
+
+    def __init__(self, sbc: Sbc, within: float) -> None:
+        super().__init__()
+        self.path, self.within = str(sbc.directory / "rpc.sock"), within
+        self.start()
+
+    def run(self) -> None:
+        self.outcome = retire(self.path, self.within)
+
+
+@needs_kamailio
+def test_they_end_one_by_one_in_time_and_new_ones_stay(start: Start) -> None:
+    sbc = start(sbc_options_interval=60)
+    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 3)
+    old = [sbc.connect(), sbc.connect(), sbc.connect()]
+    # The worker that has read from a connection keeps it for some seconds, then it lies idle.
+    assert wait_for(lambda: min(one["timeout"] for one in sbc.rpc("tls.list")) > 60, 10)
+    assert len(sbc.rpc("tls.list")) == 6
+    retiring = Retiring(sbc, WITHIN)
+    begin = time.monotonic()
+    assert wait_for(lambda: any(one["timeout"] in (0, 1) or one["timeout"] > 9999 for one in sbc.rpc("tls.list")), 3)
+    new = sbc.connect()
+    when: dict[int, float] = {}
+    while len(when) < 3 and time.monotonic() < begin + WITHIN:
+        for number, session in enumerate(old):
+            if number not in when and ended(session):
+                when[number] = time.monotonic() - begin
+    retiring.join(WITHIN)
+    assert retiring.outcome == Outcome(6, 0)
+    # Six are spread over the time that is left before the last ones must begin to close.
+    step = (WITHIN - CLOSING) / 6
+    first, second, third = sorted(when.values())
+    assert second - first > step / 3
+    assert third - second > step / 3
+    assert not ended(new)
+    new.settimeout(2)
+    assert exchange(new).startswith("SIP/2.0 200")
+    # Microsoft's proxies are asked over new connections.
+    sbc.rpc("evrexec.run", "evrexec:ping")
+    assert wait_for(lambda: [len(proxy.requests) for proxy in sbc.proxies] == [2, 2, 2], 3)
+    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 3)
+
+
+@needs_kamailio
+def test_one_in_use_is_served_until_it_ends(start: Start) -> None:
+    sbc = start(sbc_options_interval=60)
+    session = sbc.connect()
+    session.settimeout(9)
+    retiring = Retiring(sbc, 12)
+    answers = []
+    while answer := exchange(session):
+        answers.append(answer)
+        time.sleep(0.5)
+    retiring.join(12)
+    assert len(answers) > 5
+    assert all(answer.startswith("SIP/2.0 200") for answer in answers)
+    assert retiring.outcome.left == 0
+
+
+@needs_kamailio
+def test_it_ends_early_when_none_is_left(start: Start) -> None:
+    sbc = start(hosts=[], sbc_options_interval=60)
+    sessions = [sbc.connect() for _ in range(3)]
+    retiring = Retiring(sbc, 300)
+    assert wait_for(lambda: any(one["timeout"] > 9999 for one in sbc.rpc("tls.list")), 5)
+    for session in sessions:
+        session.close()
+    retiring.join(20)
+    assert not retiring.is_alive()
+    assert retiring.outcome == Outcome(3, 0)
+
+
+@needs_kamailio
+def test_a_kamailio_that_is_started_again_keeps_its_connections(start: Start) -> None:
+    sbc = start(sbc_options_interval=60)
+    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 3)
+    retiring = Retiring(sbc, 300)
+    assert wait_for(lambda: any(one["timeout"] > 9999 for one in sbc.rpc("tls.list")), 5)
+    sbc.process.kill()
+    assert wait_for(lambda: not listens_on_port(), 10)
+    # Its process numbers are those of a namespace of their own, so the old file names one of the new ones.
+    (sbc.directory / "pid").unlink()
+    with start_kamailio(sbc.directory) as again:
+        try:
+            assert wait_for(listens_on_port, 10), (sbc.directory / "log").read_text()
+            assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 10)
+            retiring.join(20)
+            assert retiring.outcome == Outcome(3, 0)
+            assert len(sbc.rpc("tls.list")) >= 3
+        finally:
+            again.kill()
+
+
+def test_where_no_kamailio_runs_nothing_is_old() -> None:
+    assert retire("/nonexistent/rpc.sock", 300) == Outcome(0, 0)
