@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         serve(config)
         return 0
+    if options.command == "delegation":
+        return _delegation(config, options.base)
     if options.command == "renewal":
         return _renewal(config)
     if options.command == "retire":
@@ -84,6 +86,16 @@ def _renewal(config: Config) -> int:
     return ExitCode.FAILED
 
 
+def _delegation(config: Config, base: str) -> int:
+    from sbc_probe.delegation import check
+
+    if wrong := check(base.lower(), config.address):
+        print(f"sbc-probe: {wrong}", file=sys.stderr)
+        return ExitCode.FAILED
+    print(f"_acme-challenge.{base} is delegated to this machine")
+    return ExitCode.PROVEN
+
+
 def _retire(config: Config, within: float) -> int:
     from sbc_probe.retire import retire
 
@@ -124,6 +136,12 @@ def _parser() -> argparse.ArgumentParser:
         help="the IPv4 addresses of a name as the name servers give them, past /etc/hosts and every cache here",
     )
     resolve.add_argument("name")
+    delegation = commands.add_parser(
+        "delegation",
+        help="whether _acme-challenge of a name is delegated to this machine, so that certbot can answer for it here; "
+        "port 53 must be open and free",
+    )
+    delegation.add_argument("base", help="the FQDN of the SBC")
     renewal = commands.add_parser(
         "renewal",
         help="note what certbot's last run came to, as root and right after it",
@@ -135,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit code: 0 all have ended, 1 some have not",
     )
     retire.add_argument("--within", type=_seconds, required=True, metavar="SECONDS", help="spread them over this long")
-    for command in (check, serve, renewal, retire):
+    for command in (check, serve, delegation, renewal, retire):
         command.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
     return parser
 

@@ -1,4 +1,4 @@
-"""An A lookup that asks the name servers themselves.
+"""A look-up that asks the name servers themselves.
 
 getaddrinfo would also read /etc/hosts, where cloud-init may give the machine's own name a loopback address; Microsoft
 and Kamailio's own resolver see only DNS.
@@ -13,13 +13,15 @@ import time
 from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
+from typing import NamedTuple
 
 from sbc_probe.model import Lookup
 
 # systemd-resolved's stub mixes in /etc/hosts as well, so its upstream servers come first.
 RESOLV_CONF = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 RCODES = {1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED"}
-TYPE_A, CLASS_IN = 1, 1
+TYPE_A, TYPE_TXT, CLASS_IN = 1, 16, 1
+TYPES = {TYPE_A: "A", TYPE_TXT: "TXT"}
 
 
 def nameservers(files: Iterable[Path] = RESOLV_CONF) -> list[str]:
@@ -34,29 +36,42 @@ def nameservers(files: Iterable[Path] = RESOLV_CONF) -> list[str]:
     return []
 
 
+class Found(NamedTuple):
+    """The data of all records of one type, or the reason why there are none (`Lookup` says what `negative` is)."""
+
+    data: tuple[bytes, ...] = ()
+    error: str | None = None
+    negative: bool = False
+
+
 def lookup(name: str, servers: list[str] | None = None, timeout: float = 2.0, port: int = 53) -> Lookup:
-    """Ask each server in turn for the IPv4 addresses of `name`; `timeout` seconds a server, two rounds."""
-    if servers is None:
-        servers = nameservers()
+    """The IPv4 addresses of `name`."""
+    found = query(name, TYPE_A, nameservers() if servers is None else servers, timeout, port)
+    addresses = {socket.inet_ntoa(data) for data in found.data if len(data) == 4}
+    return Lookup(tuple(sorted(addresses)), found.error, found.negative)
+
+
+def query(name: str, kind: int, servers: list[str], timeout: float, port: int) -> Found:
+    """Ask each server in turn for the records of one type; `timeout` seconds a server, two rounds."""
     error = "no name server is configured"
     for server in servers * 2:
         try:
-            answer = _ask(name, server, timeout, port)
+            answer = _ask(name, kind, server, timeout, port)
         except TimeoutError:
             error = f"name server {server} does not answer"
         except (OSError, ValueError, IndexError, struct.error) as problem:
             error = f"name server {server}: {problem}"
         else:
-            if answer.addresses or answer.negative:
+            if answer.data or answer.negative:
                 return answer
             error = f"name server {server} says {answer.error}"
-    return Lookup((), error)
+    return Found(error=error)
 
 
-def _ask(name: str, server: str, timeout: float, port: int) -> Lookup:
+def _ask(name: str, kind: int, server: str, timeout: float, port: int) -> Found:
     number = secrets.randbits(16)
     labels = b"".join(bytes([len(label)]) + label for label in name.rstrip(".").encode("idna").split(b"."))
-    question = labels + b"\0" + struct.pack(">HH", TYPE_A, CLASS_IN)
+    question = labels + b"\0" + struct.pack(">HH", kind, CLASS_IN)
     family = socket.AF_INET6 if ip_address(server.split("%")[0]).version == 6 else socket.AF_INET
     deadline = time.monotonic() + timeout
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
@@ -68,34 +83,35 @@ def _ask(name: str, server: str, timeout: float, port: int) -> Lookup:
             sock.settimeout(left)
             reply = sock.recv(4096)
             if len(reply) >= 12 and struct.unpack_from(">H", reply)[0] == number:
-                return _parse(reply)
+                return _parse(reply, kind)
 
 
-def _parse(reply: bytes) -> Lookup:
-    """Read an answer (RFC 1035, 4.1). A recursive server puts the addresses at the end of a CNAME chain into it."""
+def _parse(reply: bytes, wanted: int) -> Found:
+    """Read an answer (RFC 1035, 4.1). A recursive server puts the records at the end of a CNAME chain into it."""
     _, bits, questions, answers, _, _ = struct.unpack_from(">HHHHHH", reply)
     at = 12
     for _ in range(questions):
-        at = _skip_name(reply, at) + 4
-    addresses = []
+        at = skip_name(reply, at) + 4
+    data = []
     for _ in range(answers):
-        at = _skip_name(reply, at)
+        at = skip_name(reply, at)
         if at + 10 > len(reply):
             break
         kind, _, _, length = struct.unpack_from(">HHIH", reply, at)
         at += 10
-        if kind == TYPE_A and length == 4:
-            addresses.append(socket.inet_ntoa(reply[at : at + 4]))
+        if kind == wanted:
+            data.append(reply[at : at + length])
         at += length
-    if addresses:
-        return Lookup(tuple(sorted(set(addresses))))
+    if data:
+        return Found(tuple(data))
     rcode = bits & 0xF
     if rcode == 0:
-        return Lookup((), "no A record", negative=True)
-    return Lookup((), RCODES.get(rcode, f"rcode {rcode}"), negative=rcode == 3)
+        return Found((), f"no {TYPES[wanted]} record", negative=True)
+    return Found((), RCODES.get(rcode, f"rcode {rcode}"), negative=rcode == 3)
 
 
-def _skip_name(message: bytes, at: int) -> int:
+def skip_name(message: bytes, at: int) -> int:
+    """Where a name that begins at `at` ends."""
     while (length := message[at]) != 0:
         if length >= 0xC0:
             return at + 2
