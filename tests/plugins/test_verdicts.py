@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -48,8 +49,11 @@ def report(state: str = "proven", **other: Any) -> dict[str, Any]:
         "address": "203.0.113.10",
         "overall": {"state": state, **reasons},
         "destinations": [destination(host, verdict=state) for host in HOSTS],
-        "certificate": {"days_left": 89.4, "key_type": "RSA"},
+        "certificate": {"days_left": 89.4, "life_days": 90.0, "key_type": "RSA", "client_auth": False},
+        "renewal": {"at": "2026-11-23T10:00:00Z", "failing": False, "cause": None},
         "theirs": {"age_s": 20.0, "source": "52.112.0.1"},
+        "findings": [],
+        "remarks": [],
     }
     return common | other
 
@@ -61,8 +65,21 @@ UNREAD = report(
         for host in HOSTS
     ],
     certificate=None,
+    renewal=None,
     theirs=None,
 )
+FAULTY = report(
+    "failed",
+    certificate={"days_left": 9.6, "life_days": 365.0, "key_type": "ECDSA", "client_auth": True},
+    renewal={"at": "2026-11-21T12:00:00Z", "failing": True, "cause": "disk_full"},
+    findings=[{"cause": "certificate_key_type"}, {"cause": "certificate_name"}, {"cause": "fqdn_unresolved"}],
+    remarks=[{"cause": "renewal_failing", "evidence": "certbot failed 3 times", "next_step": "Make room."}],
+)
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+def ago(**passed: float) -> str:
+    return (datetime.now(UTC) - timedelta(**passed)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @pytest.fixture
@@ -110,7 +127,7 @@ def test_the_explanation_says_where_kamcmd_disagrees(verdict: ModuleType) -> Non
     assert "kamcmd dispatcher.list shows no destination" in verdict.explain(report(), {}).splitlines()
 
 
-CASES: dict[str, tuple[dict[str, Any], str, bool, bool]] = {
+CASES: dict[str, tuple[dict[str, Any] | None, str, bool, bool]] = {
     # report, what kamcmd printed, accept_waiting, whether it passes
     "proven": (report(), ALL_AP, False, True),
     "proven-accepting": (report(), ALL_AP, True, True),
@@ -120,7 +137,14 @@ CASES: dict[str, tuple[dict[str, Any], str, bool, bool]] = {
     "proven-but-unlisted": (report(), NO_SETS, True, False),
     "waiting": (report("waiting"), LISTED, False, False),
     "waiting-accepted": (report("waiting"), LISTED, True, True),
+    "unreachable": (None, "", True, False),
+    "shown-only": (None, "", False, True),
+    "saved": (report(), ALL_AP, False, True),
+    "not-saved": (report(), ALL_AP, False, False),
+    "no-longer-reached": (None, "", False, False),
+    "brought": (report(), ALL_AP, False, True),
 }
+SAVED = {"saved": {"same": True, "problem": None}, "not-saved": {"same": False, "problem": "the password is missing"}}
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +152,28 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProce
     """One run of ansible-playbook, with a host for each case and the repository's own settings."""
     directory = tmp_path_factory.mktemp("verdict")
     hosts = {
-        name: {"report": found, "dispatcher": listed, "accept": accept}
+        name: {"dispatcher": listed, "accept": accept, "saved": SAVED.get(name, {})}
+        | ({"report": found, "address": "203.0.113.10"} if found else {"why_not": "No route to host"})
         for name, (found, listed, accept, _) in CASES.items()
     }
+    for name in ("saved", "not-saved", "no-longer-reached", "brought"):
+        (directory / "state" / name).mkdir(parents=True)
+        (directory / "state" / name / "certificate.vault").touch()
+        times = {"saved_at": ago(days=9.1), "seen_at": ago(days=2.1), "not_after": "2027-01-01T00:00:00Z"}
+        (directory / "state" / name / "certificate.json").write_text(json.dumps(times))
     (directory / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts}}))
-    arguments = {"report": "{{ report }}", "dispatcher": "{{ dispatcher }}", "accept_waiting": "{{ accept }}"}
+    arguments = {
+        "fqdn": "sbc.example.com",
+        "address": "{{ address | default(omit) }}",
+        "report": "{{ report | default(omit) }}",
+        "why_not": "{{ why_not | default('') }}",
+        "dispatcher": "{{ dispatcher }}",
+        "state_dir": "{{ inventory_dir }}/state",
+        "certificate": "{{ 'files' if inventory_hostname == 'brought' else 'certbot' }}",
+        "saved": "{{ saved }}",
+        "accept_waiting": "{{ accept }}",
+        "judge": "{{ inventory_hostname != 'shown-only' }}",
+    }
     play = {"hosts": "all", "gather_facts": False, "tasks": [{"verdict": arguments}]}
     (directory / "play.yml").write_text(json.dumps([play]))
     return subprocess.run(
@@ -160,28 +201,75 @@ def test_the_table_shows_every_host_that_ended(ended: subprocess.CompletedProces
     assert ended.stdout.count("ap-but-failed: next step: New-CsOnlinePSTNGateway") == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("saved", "same, 9 days old"),
+        ("not-saved", "another, 9 days old"),
+        ("no-longer-reached", "9 days old"),
+        ("brought", "not needed"),
+        ("proven", "none"),
+        ("unreachable", "none"),
+    ],
+)
+def test_the_table_says_how_old_the_copy_is(ended: subprocess.CompletedProcess[str], name: str, said: str) -> None:
+    head = next(line for line in ended.stdout.splitlines() if line.startswith("CUSTOMER  ") and "SAVED COPY" in line)
+    rows = ended.stdout.partition(head)[2].splitlines()
+    shown = next(line for line in rows if line.startswith(f"{name} "))
+    assert shown[head.index("SAVED COPY") :] == said
+
+
+def test_what_a_lost_droplet_leaves_is_said(ended: subprocess.CompletedProcess[str]) -> None:
+    text = " ".join(ended.stdout.split())
+    assert "no-longer-reached: evidence: No route to host" in text
+    assert (
+        "no-longer-reached: also: The saved copy is 9 days old: the droplet had it 2 days ago, and may have renewed"
+        " since; the certificate in it ends on 2027-01-01T00:00:00Z"
+    ) in text
+    assert "not-saved: also: The saved copy is not what the droplet has: the password is missing" in text
+    assert "unreachable: also" not in text
+
+
 def test_the_table(verdicts: ModuleType) -> None:
-    assert verdicts.lines_of({"fabrikam": UNREAD, "contoso": report()}) == [
-        "CUSTOMER  ADDRESS       FQDN             CERTIFICATE   MICROSOFT'S LAST OPTIONS  VERDICT",
-        "contoso   203.0.113.10  sbc.example.com  89 days, RSA  20 s ago from 52.112.0.1  PROVEN",
-        "fabrikam  203.0.113.10  sbc.example.com  -             never                     UNKNOWN",
+    reports = {"fabrikam": UNREAD, "contoso": report(), "tailspin": FAULTY}
+    copies = {"contoso": {"shown": "same, 12 days old", "problem": None}}
+    lines = verdicts.lines_of(reports, copies, NOW)
+    assert lines == [
+        "CUSTOMER  ADDRESS       FQDN             MICROSOFT'S LAST OPTIONS  VERDICT",
+        "contoso   203.0.113.10  sbc.example.com  20 s ago from 52.112.0.1  PROVEN",
+        "fabrikam  203.0.113.10  sbc.example.com  never                     UNKNOWN",
+        "tailspin  203.0.113.10  sbc.example.com  20 s ago from 52.112.0.1  FAILED",
+        "",
+        "CUSTOMER  CERTIFICATE            STATE           CLIENTAUTH  RENEWAL           SAVED COPY",
+        "contoso   89 of 90 days, RSA     in order        absent      ran 2 h ago       same, 12 days old",
+        "fabrikam  -                      -               -           -                 -",
+        "tailspin  10 of 365 days, ECDSA  key_type, name  present     fails: disk_full  -",
         "",
         "CUSTOMER  PROXY                       FLAGS  ROUND TRIP  LAST ANSWER  VERDICT",
         *(f"contoso   {host:<26}  AP     12 ms       10 s         proven" for host in HOSTS),
         *(f"fabrikam  {host:<26}  -      -           -            unknown" for host in HOSTS),
+        *(f"tailspin  {host:<26}  AP     12 ms       10 s         failed" for host in HOSTS),
         "",
         "fabrikam: cause: trunk_missing",
         "fabrikam: evidence: All three answer 403.",
         "fabrikam: next step: New-CsOnlinePSTNGateway",
+        "tailspin: cause: trunk_missing",
+        "tailspin: evidence: All three answer 403.",
+        "tailspin: next step: New-CsOnlinePSTNGateway",
+        "tailspin: also: certbot failed 3 times. Make room.",
     ]
+    assert max(map(len, lines)) <= 100
 
 
 def test_the_table_without_proxies_or_remarks(verdicts: ModuleType) -> None:
-    lines = verdicts.lines_of({"contoso": report(destinations=[])})
-    assert lines[-1] == "CUSTOMER  PROXY  FLAGS  ROUND TRIP  LAST ANSWER  VERDICT"
+    lines = verdicts.lines_of({"contoso": report(destinations=[])}, {})
+    assert not any("PROXY" in line for line in lines)
 
 
-@pytest.mark.parametrize(("value", "shown"), [(None, "-"), (0.0, "0 s"), (599.4, "599 s"), (600.0, "10 min")])
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "-"), (0.0, "0 s"), (599.4, "599 s"), (600.0, "10 min"), (7200.0, "2 h"), (260000.0, "3 days")],
+)
 def test_ages(verdicts: ModuleType, value: float | None, shown: str) -> None:
     assert verdicts.seconds(value) == shown
 
