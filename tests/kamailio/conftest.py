@@ -28,6 +28,7 @@ def start(directory: Path) -> Iterator[Start]:
 
         def begin(hosts: list[str] = PROXIES, **variables: Any) -> Sbc:
             handshakes.make_certificates(directory)
+            handshakes.issue(directory, "peer", "peer", *PROXIES)
             facts = {
                 "proxies": [{"host": host, "port": 5061} for host in hosts],
                 "signalling_networks": ["127.7.2.0/25", "127.7.2.128/25"],

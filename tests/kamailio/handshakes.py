@@ -116,18 +116,19 @@ def make_certificates(directory: Path) -> None:
         issue(directory, name, name)
 
 
-def issue(directory: Path, file: str, common_name: str) -> None:
-    """A certificate of that CA."""
+def issue(directory: Path, file: str, common_name: str, *names: str) -> None:
+    """A certificate of that CA, for these DNS names if there are any."""
     request, key, certificate = (str(directory / f"{file}.{suffix}") for suffix in ("csr", "key", "pem"))
     ca, ca_key = str(directory / "ca.pem"), str(directory / "ca.key")
-    openssl("req", *NEW_KEY, "-keyout", key, "-out", request, "-subj", f"/CN={common_name}")
+    openssl("req", *NEW_KEY, "-keyout", key, "-out", request, "-subj", f"/CN={common_name}",
+            *(("-addext", "subjectAltName=" + ",".join(f"DNS:{name}" for name in names)) if names else ()))  # fmt: skip
     openssl("x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-days", "2",
-            "-out", certificate)  # fmt: skip
+            "-copy_extensions", "copyall", "-out", certificate)  # fmt: skip
 
 
-def peer_context(directory: Path) -> ssl.SSLContext:
+def peer_context(directory: Path, file: str = "peer") -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(directory / "peer.pem", directory / "peer.key")
+    context.load_cert_chain(directory / f"{file}.pem", directory / f"{file}.key")
     context.load_verify_locations(directory / "ca.pem")
     context.verify_mode = ssl.CERT_REQUIRED
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2

@@ -74,12 +74,14 @@ def command(*arguments: str | Path) -> list[str]:
 class Proxy:
     """A peer at Microsoft's place: asks for our certificate and answers OPTIONS with `status`, or not at all."""
 
-    def __init__(self, address: str, certificates: Path) -> None:
+    def __init__(self, address: str, certificates: Path, certificate: str = "peer") -> None:
         self.address = address
+        self.files = certificates, certificate
+        self.sessions: list[ssl.SSLSocket] = []
         self.status: str | None = "200 OK"
         self.requests: list[str] = []
         self.names: list[str | None] = []
-        self.context = handshakes.peer_context(certificates)
+        self.context = handshakes.peer_context(certificates, certificate)
         self.context.sni_callback = lambda _socket, name, _context: self.names.append(name)
         self.listener = socket.create_server((address, 5061))
         threading.Thread(target=self.accept, daemon=True).start()
@@ -89,6 +91,18 @@ class Proxy:
             while True:
                 threading.Thread(target=self.serve, args=(self.listener.accept()[0],), daemon=True).start()
 
+    def change_certificate(self, *names: str) -> None:
+        """Show a certificate with these names on every connection from now on."""
+        directory, file = self.files
+        handshakes.issue(directory, file, self.address, *names)
+        self.context.load_cert_chain(directory / f"{file}.pem", directory / f"{file}.key")
+
+    def hang_up(self) -> None:
+        """End the connections that there are."""
+        for session in self.sessions:
+            with contextlib.suppress(OSError):
+                session.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
@@ -96,6 +110,7 @@ class Proxy:
 
     def serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), self.context.wrap_socket(connection, server_side=True) as session:
+            self.sessions.append(session)
             received = b""
             while data := session.recv(65536):
                 received += data
@@ -138,7 +153,7 @@ class Sbc:
         self.proxies = proxies
         self.variables = variables
 
-    def rpc(self, method: str, *parameters: str) -> Any:
+    def rpc(self, method: str, *parameters: str | int) -> Any:
         """Raises LookupError with Kamailio's text when it answers with an error."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
             client.bind("")

@@ -148,7 +148,7 @@ def test_a_proxy_of_another_authority_is_never_active(start: Start, tmp_path: Pa
         (sbc.directory / "dispatcher.list").write_text(f"1 sip:{foreign.address}:5061;transport=tls 0 1\n")
         sbc.rpc("dispatcher.reload")
         sbc.rpc("evrexec.run", "evrexec:ping")
-        assert wait_for(lambda: foreign.names == [foreign.address], 3)
+        assert wait_for(lambda: foreign.address in foreign.names, 3)
         time.sleep(0.5)
         assert sbc.flags() == ["AX"]
         assert foreign.requests == []
@@ -177,11 +177,11 @@ def test_the_probe_tells_a_trusted_proxy_of_another_name(start: Start, monkeypat
     )
     with contextlib.ExitStack() as stack:
         for address, name in proxies.items():
-            handshakes.issue(sbc.directory, "peer", name)
+            handshakes.issue(sbc.directory, "peer", name, name)
             stack.callback(Proxy(address, sbc.directory).close)
         sbc.rpc("dispatcher.reload")
         sbc.rpc("evrexec.run", "evrexec:ping")
-        assert wait_for(lambda: sbc.flags() == ["AP", "AP"], 3)
+        assert wait_for(lambda: sorted(sbc.flags()) == ["AP", "IP"], 3)
         found = {item.destination.host: item.finding for item in judge(config, collect(config)).destinations}
     assert found.pop("127.7.2.4") is None
     (another,) = found.values()
