@@ -98,7 +98,7 @@ _WORDS = (
     (r"Account at .* does not exist|accountDoesNotExist|account.*(deactivated|revoked|not valid)", Cause.ACCOUNT),
     (
         r"HTTPS?ConnectionPool|Connection aborted|anti-replay nonce|badNonce|Failed to resolve|"
-        r"Name or service not known|serverInternal|JSONDecodeError|Unexpected response|timed out",
+        r"Name or service not known|serverInternal|JSONDecodeError|<Response \[5\d\d\]>|Unexpected response|timed out",
         Cause.DIRECTORY_DOWN,
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import pytest
@@ -11,6 +12,7 @@ from by_hand import (
     ADDRESSES,
     CLOSED,
     CONFIG,
+    DAY,
     FQDN,
     GOOD,
     NOW,
@@ -27,8 +29,19 @@ from by_hand import (
     with_certificate,
 )
 
+from sbc_probe.config import Config
 from sbc_probe.findings import Cause, ExitCode, State
-from sbc_probe.model import ChainFlaw, Evidence, Lookup, OptionsReply, Reach, Unread
+from sbc_probe.model import (
+    Answer,
+    ChainFlaw,
+    Evidence,
+    Lookup,
+    Misnamed,
+    OptionsReply,
+    Reach,
+    Renewal,
+    Unread,
+)
 from sbc_probe.verdict import Verdict, judge, judge_swap
 
 
@@ -423,3 +436,216 @@ class TestTheirOptions:
     def test_without_any_200_they_are_not_missed(self) -> None:
         found = evidence(kamailio=kamailio(sip=SILENT, sip2=SILENT, sip3=SILENT, theirs=None))
         assert {finding.cause for finding in judge(CONFIG, found).findings} == {Cause.PROXY_SILENT}
+
+
+class TestRenewal:
+    """A failing renewal is a remark until the certificate has ended."""
+
+    FAILING = Renewal(NOW - 60, True, NOW - 9 * DAY, 3, "challenge_failed", "Timeout during connect", "Open port 80.")
+
+    def test_it_does_not_change_the_proof(self) -> None:
+        verdict = judge(CONFIG, evidence(renewal=self.FAILING, installed_at=NOW - 60 * DAY))
+        assert verdict.state is State.PROVEN
+        (remark,) = verdict.remarks
+        assert remark.cause is Cause.RENEWAL_FAILING
+        assert "3 times since 2027-01-06 08:00 UTC, challenge_failed: Timeout during connect" in remark.evidence
+        assert "serves on until 2027-04-14" in remark.evidence
+        assert remark.next_step.startswith("Open port 80. certbot.timer tries again by itself")
+
+    def test_it_is_the_cause_when_the_certificate_has_ended(self) -> None:
+        ended = with_certificate(not_before=NOW - 91 * DAY, not_after=NOW - DAY)
+        verdict = judge(CONFIG, replace(ended, renewal=self.FAILING, installed_at=NOW - 90 * DAY))
+        assert [finding.cause for finding in verdict.findings] == [Cause.RENEWAL_FAILING, Cause.CERTIFICATE_EXPIRED]
+        assert verdict.exit_code == 1
+        assert "ended 2027-01-14" in verdict.findings[0].evidence
+        assert verdict.remarks == ()
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"renewal": None},
+            {"renewal": Renewal(NOW - 60)},
+            {"renewal": Unread("junk")},
+            {"renewal": FAILING, "installed_at": NOW - 30},
+        ],
+        ids=["never ran", "was good", "junk", "another way brought one since"],
+    )
+    def test_nothing_is_said(self, changes: dict[str, Any]) -> None:
+        assert judge(CONFIG, evidence(**changes)).remarks == ()
+
+    def test_who_brings_a_certificate_has_no_renewal(self) -> None:
+        assert judge(BOUGHT, evidence(renewal=self.FAILING, installed_at=None)).remarks == ()
+
+
+BOUGHT = replace(CONFIG, issued_by="files")
+
+
+class TestEnding:
+    """certbot 4.0 renews at a third of the life left, at half of it below ten days; a tenth more is patience."""
+
+    @pytest.mark.parametrize(
+        ("life", "left", "ending"),
+        [(90, 22, False), (90, 20, True), (45, 11, False), (45, 10, True), (6, 2.5, False), (6, 2.3, True)],
+    )
+    def test_it_should_have_been_renewed(self, life: float, left: float, ending: bool) -> None:
+        found = with_certificate(not_before=NOW + (left - life) * DAY, not_after=NOW + left * DAY)
+        verdict = judge(CONFIG, found)
+        assert verdict.state is State.PROVEN
+        assert [remark.cause for remark in verdict.remarks] == ([Cause.CERTIFICATE_ENDING] if ending else [])
+        assert not ending or "certbot" in verdict.remarks[0].evidence
+
+    @pytest.mark.parametrize(("left", "ending"), [(31, False), (29, True)])
+    def test_one_that_was_bought_is_announced_a_month_before(self, left: float, ending: bool) -> None:
+        found = with_certificate(not_before=NOW - 300 * DAY, not_after=NOW + left * DAY)
+        remarks = judge(BOUGHT, found).remarks
+        assert [remark.cause for remark in remarks] == ([Cause.CERTIFICATE_ENDING] if ending else [])
+        assert not ending or "sbc_certificate_files" in remarks[0].next_step
+        assert not ending or "certbot" not in remarks[0].next_step
+
+
+def test_who_brings_a_certificate_is_not_sent_to_certbot() -> None:
+    for found, cause in OUR_FAULTS.values():
+        if cause.startswith("certificate_") and cause is not Cause.CERTIFICATE_NOT_LOADED:
+            finding = judge(BOUGHT, found).findings[0]
+            assert finding.cause is cause
+            assert "certbot" not in finding.next_step
+            assert "site.yml" in finding.next_step
+
+
+def test_a_government_cloud_is_told_its_roots() -> None:
+    found = evidence(port=port(chain_flaw=UNTRUSTED))
+    for cloud, named in (("commercial", False), ("gcc_high", True), ("dod", True)):
+        finding = judge(replace(CONFIG, cloud=cloud), found).findings[0]
+        assert finding.cause is Cause.CERTIFICATE_UNTRUSTED
+        assert ("DigiCert" in finding.evidence) is named
+
+
+class TestRehearsal:
+    """A certificate that nobody trusts, on purpose."""
+
+    CONFIG: ClassVar[Config] = replace(CONFIG, rehearsal=True)
+    REFUSED: ClassVar[dict[str, Any]] = {
+        "kamailio": kamailio(sip=SILENT, sip2=SILENT, sip3=SILENT, theirs=None, established=frozenset()),
+        "reach": {**reach(PROXIES[0]), **reach(PROXIES[1]), **reach(PROXIES[2])},
+        "port": port(chain_flaw=UNTRUSTED),
+    }
+
+    def test_it_waits_for_production_whatever_the_proxies_say_of_it(self) -> None:
+        verdict = judge(self.CONFIG, evidence(**self.REFUSED))
+        assert (verdict.state, verdict.exit_code) == (State.WAITING, 3)
+        assert [finding.cause for finding in verdict.findings] == [Cause.CERTIFICATE_REHEARSAL]
+        assert "certificate_directory: production" in verdict.findings[0].next_step
+        assert [item.state for item in verdict.destinations] == [State.WAITING] * 3
+
+    def test_what_does_not_follow_from_it_comes_first(self) -> None:
+        for changes, cause in (
+            ({"fqdn": Lookup((), "NXDOMAIN", True)}, Cause.FQDN_UNRESOLVED),
+            ({"key": "0" * 64}, Cause.CERTIFICATE_KEY_MISMATCH),
+            ({"reach": reach(lookup=Lookup((), "NXDOMAIN", True), tcp=None, tls=None)}, Cause.PROXY_DNS),
+            ({"port": port(chain_flaw=ChainFlaw(True, "its issuer is missing"))}, Cause.CERTIFICATE_INCOMPLETE),
+        ):
+            verdict = judge(self.CONFIG, evidence(**{**self.REFUSED, **changes}))
+            assert (primary(verdict), verdict.exit_code) == (cause, 1)
+
+    def test_without_the_setting_it_is_a_fault(self) -> None:
+        assert primary(judge(CONFIG, evidence(**self.REFUSED))) is Cause.CERTIFICATE_UNTRUSTED
+
+    def test_a_trusted_chain_is_no_rehearsal(self) -> None:
+        assert judge(self.CONFIG, evidence()).state is State.PROVEN
+
+
+class TestTenants:
+    TENANTS = (f"fabrikam.{FQDN}", f"wingtip.{FQDN}")
+    CONFIG: ClassVar[Config] = replace(CONFIG, tenants=TENANTS, certificate_names=(FQDN, f"*.{FQDN}"))
+    HERE = Lookup((CONFIG.address,))
+
+    def judge(self, *found: Lookup, **changes: Any) -> Verdict:
+        wildcard = with_certificate(names=(FQDN, f"*.{FQDN}"))
+        return judge(self.CONFIG, replace(wildcard, tenants=dict(zip(self.TENANTS, found, strict=True)), **changes))
+
+    def test_all_lead_here(self) -> None:
+        verdict = self.judge(self.HERE, self.HERE)
+        assert verdict.state is State.PROVEN
+        assert verdict.remarks == ()
+
+    def test_the_wildcard_is_asked_for(self) -> None:
+        found = evidence(tenants=dict.fromkeys(self.TENANTS, self.HERE))
+        finding = judge(self.CONFIG, found).findings[0]
+        assert finding.cause is Cause.CERTIFICATE_NAME
+        assert finding.evidence == f"The certificate is for {FQDN}, not for *.{FQDN}"
+
+    @pytest.mark.parametrize(
+        ("lookup", "cause", "said"),
+        [
+            (Lookup((), "NXDOMAIN", True), Cause.TENANT_UNRESOLVED, "NXDOMAIN"),
+            (Lookup(("203.0.113.99",)), Cause.TENANT_ELSEWHERE, "resolves to 203.0.113.99"),
+            (Lookup(("203.0.113.10", "203.0.113.99")), Cause.TENANT_ELSEWHERE, "203.0.113.99"),
+        ],
+    )
+    def test_one_that_does_not_is_named(self, lookup: Lookup, cause: Cause, said: str) -> None:
+        verdict = self.judge(self.HERE, lookup)
+        assert (primary(verdict), verdict.exit_code) == (cause, 1)
+        assert self.TENANTS[1] in verdict.findings[0].evidence
+        assert self.TENANTS[0] not in verdict.findings[0].evidence
+        assert said in verdict.findings[0].evidence
+        assert f"{self.TENANTS[1]}. A {CONFIG.address}" in verdict.findings[0].next_step
+        assert [item.state for item in verdict.destinations] == [State.PROVEN] * 3
+
+    def test_several_in_the_same_way_are_one_finding(self) -> None:
+        missing = Lookup((), "NXDOMAIN", True)
+        (finding,) = self.judge(missing, missing).findings
+        assert all(name in finding.evidence for name in self.TENANTS)
+
+    def test_it_keeps_nobody_from_seeing_that_the_trunk_is_missing(self) -> None:
+        no_trunk = kamailio(sip=REFUSED, sip2=REFUSED, sip3=REFUSED, theirs=None)
+        verdict = self.judge(self.HERE, Lookup((), "NXDOMAIN", True), kamailio=no_trunk)
+        assert [finding.cause for finding in verdict.findings] == [Cause.TENANT_UNRESOLVED, Cause.TRUNK_MISSING]
+
+    def test_a_resolver_that_fails_is_a_remark(self) -> None:
+        verdict = self.judge(self.HERE, Lookup((), "SERVFAIL"))
+        assert verdict.state is State.PROVEN
+        assert [remark.cause for remark in verdict.remarks] == [Cause.TENANT_UNCHECKED]
+
+    def test_microsofts_options_to_a_tenant_are_no_part_of_the_proof(self) -> None:
+        asked = kamailio(theirs_of_tenants={self.TENANTS[0]: theirs(code=404)})
+        assert self.judge(self.HERE, self.HERE, kamailio=asked).state is State.PROVEN
+
+
+@pytest.mark.parametrize(("days", "outdated"), [(365, False), (367, True)])
+def test_the_table_of_clouds_is_to_be_compared_once_a_year(days: int, outdated: bool) -> None:
+    reviewed = datetime.fromtimestamp(NOW - days * DAY, UTC).date()
+    verdict = judge(replace(CONFIG, clouds_reviewed=reviewed), evidence())
+    assert verdict.state is State.PROVEN
+    assert [remark.cause for remark in verdict.remarks] == ([Cause.CLOUDS_OUTDATED] if outdated else [])
+    assert not outdated or f"{reviewed}, {days} days ago: roles/sbc/vars/main/clouds.yml" in verdict.remarks[0].evidence
+
+
+class TestMisnamed:
+    """Kamailio hangs up on a proxy whose certificate does not carry its name, and says so."""
+
+    def test_it_is_named_though_nothing_was_answered(self) -> None:
+        silent = destination(PROXIES[1], "IP", None, 20)
+        found = kamailio(
+            destinations=(
+                *kamailio().destinations[:1],
+                replace(silent, misnamed=Misnamed(NOW - 20, ("sip.example.net",))),
+                *kamailio().destinations[2:],
+            )
+        )
+        verdict = judge(CONFIG, evidence(kamailio=found, reach=reach(tls="untrusted", tls_detail="Hostname mismatch")))
+        assert primary(verdict) is Cause.PROXY_CERTIFICATE_NAME
+        assert "sip.example.net" in verdict.findings[0].evidence
+
+    @pytest.mark.parametrize(
+        ("at", "answer", "cause"),
+        [
+            (NOW - 4000, answered(), None),
+            (NOW - 20, answered(ago=10), None),
+            (NOW - 10, answered(ago=70), Cause.PROXY_CERTIFICATE_NAME),
+        ],
+        ids=["before the start", "before a good answer", "after one"],
+    )
+    def test_the_last_one_counts(self, at: float, answer: Answer, cause: Cause | None) -> None:
+        one = replace(destination(PROXIES[0], "AP", answer), misnamed=Misnamed(at, ("sip.example.net",)))
+        verdict = judge(CONFIG, evidence(kamailio=kamailio(destinations=(one, *kamailio().destinations[1:]))))
+        assert primary(verdict) is cause
