@@ -15,6 +15,8 @@ from sbc_probe.model import Certificate, ChainFlaw, Lookup, OptionsReply, Port, 
 RSA_SUITES = "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-SHA384:ECDHE-RSA-AES128-SHA256"
 # X509_V_FLAG_NO_CHECK_TIME: the dates are judged on their own and must not hide a broken chain (OpenSSL, x509_vfy.h).
 NO_CHECK_TIME = 0x200000
+# X509_V_ERR_INVALID_PURPOSE: what the certificate may be used for is judged on its own, too.
+INVALID_PURPOSE = 26
 MESSAGE_LIMIT = 1 << 16
 TIMEOUT = 4.0
 
@@ -97,7 +99,10 @@ def read_port(config: Config) -> Port:
         context.verify_flags |= NO_CHECK_TIME
         handshake(context).close()
     except OSError as error:
-        flaw = certificate.chain_flaw_of(sent, config.trusted_roots) or ChainFlaw(False, _why(error))
+        flaw = certificate.chain_flaw_of(sent, config.trusted_roots)
+        purpose = isinstance(error, ssl.SSLCertVerificationError) and error.verify_code == INVALID_PURPOSE
+        if flaw is None and not purpose:
+            flaw = ChainFlaw(False, _why(error))
     intermediates = tuple(other for other in others if isinstance(other, Certificate))
     return Port("open", leaf, rsa_suites, flaw, options, intermediates)
 

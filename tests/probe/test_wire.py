@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from by_hand import PROXIES, evidence
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from miniature import FQDN, Authority, SipPort
 
 from sbc_probe import wire
-from sbc_probe.certificate import from_file
+from sbc_probe.certificate import from_file, key_from_file
 from sbc_probe.config import Config
+from sbc_probe.findings import Cause
 from sbc_probe.model import Certificate, Lookup, OptionsReply, Unread
+from sbc_probe.ours import our_side
 
 OpenPort = Callable[..., SipPort]
 
@@ -61,6 +67,93 @@ def test_dates_do_not_hide_the_chain(config: Config, open_port: OpenPort, author
     flaw = wire.read_port(at(config, open_port(stranger))).chain_flaw
     assert flaw
     assert "Test stranger" in flaw.why
+
+
+class TestOwnCertificate:
+    """Real ports with certificates as they come, and the verdict on what is seen there."""
+
+    @pytest.fixture
+    def issuer(self, authority: Authority, tmp_path: Path) -> Authority:
+        return Authority(tmp_path, "issuer", authority)
+
+    def causes(self, config: Config, server: SipPort, certificate: Path) -> list[Cause]:
+        """What is found on our side, apart from Kamailio's own, which does not run here."""
+        config = replace(
+            at(config, server),
+            proxies=PROXIES,
+            certificate=str(certificate),
+            private_key=str(certificate.with_suffix(".key")),
+        )
+        found = evidence(
+            port=wire.read_port(config),
+            on_disk=from_file(config.certificate),
+            key=key_from_file(config.private_key),
+            fqdn=Lookup((config.address,)),
+            taken_at=time.time(),
+            installed_at=time.time(),
+        )
+        return [finding.cause for finding in our_side(config, found)]
+
+    def test_a_chain_that_reaches_its_root(self, config: Config, open_port: OpenPort, issuer: Authority) -> None:
+        good = issuer.issue("full", FQDN, chain=[issuer])
+        server = open_port(good)
+        port = wire.read_port(replace(at(config, server), certificate=str(good)))
+        assert port.chain_flaw is None
+        assert [one.subject for one in port.intermediates] == ["CN=Test issuer"]
+        assert self.causes(config, server, good) == []
+
+    def test_each_fault_has_its_own_cause(
+        self, config: Config, open_port: OpenPort, authority: Authority, issuer: Authority, tmp_path: Path
+    ) -> None:
+        stranger = Authority(tmp_path, "stranger")
+        spent = Authority(tmp_path, "spent", authority, ends=-1)
+        for certificate, cause in (
+            (issuer.issue("leaf", FQDN), Cause.CERTIFICATE_INCOMPLETE),
+            (stranger.issue("strange", FQDN, chain=[stranger]), Cause.CERTIFICATE_UNTRUSTED),
+            (issuer.issue("late", FQDN, begins=-9, ends=-1, chain=[issuer]), Cause.CERTIFICATE_EXPIRED),
+            (spent.issue("spent-leaf", FQDN, chain=[spent]), Cause.CERTIFICATE_EXPIRED),
+            (issuer.issue("early", FQDN, begins=1, ends=9, chain=[issuer]), Cause.CERTIFICATE_NOT_YET_VALID),
+            (issuer.issue("other", "www.example.com", chain=[issuer]), Cause.CERTIFICATE_NAME),
+            (issuer.issue("ecdsa", FQDN, ecdsa=True, chain=[issuer]), Cause.CERTIFICATE_KEY_TYPE),
+            (
+                issuer.issue("client", FQDN, usage=ExtendedKeyUsageOID.CLIENT_AUTH, chain=[issuer]),
+                Cause.CERTIFICATE_USAGE,
+            ),
+        ):
+            found = self.causes(config, open_port(certificate), certificate)
+            assert found == [cause], certificate
+
+    def test_served_is_not_what_lies_on_disk(self, config: Config, open_port: OpenPort, issuer: Authority) -> None:
+        served, renewed = (issuer.issue(name, FQDN, chain=[issuer]) for name in ("served", "renewed"))
+        assert self.causes(config, open_port(served), renewed) == [Cause.CERTIFICATE_NOT_LOADED]
+
+    def test_a_key_that_belongs_to_another(self, config: Config, open_port: OpenPort, issuer: Authority) -> None:
+        served, renewed, other = (issuer.issue(name, FQDN, chain=[issuer]) for name in ("old", "new", "other"))
+        renewed.with_suffix(".key").write_bytes(other.with_suffix(".key").read_bytes())
+        assert set(self.causes(config, open_port(served), renewed)) == {
+            Cause.CERTIFICATE_KEY_MISMATCH,
+            Cause.CERTIFICATE_NOT_LOADED,
+        }
+
+
+def test_a_private_key_is_read_by_who_may(tmp_path: Path, certificate: Path) -> None:
+    key = tmp_path / "privkey.pem"
+    assert key_from_file(str(key)) == Unread(f"{key}: No such file or directory")
+    key.write_bytes(certificate.with_suffix(".key").read_bytes())
+    on_disk = from_file(str(certificate))
+    assert isinstance(on_disk, Certificate)
+    assert key_from_file(str(key)) == on_disk.key_fingerprint
+    key.chmod(0)
+    if root := os.geteuid() == 0:
+        tmp_path.chmod(0o755)
+        os.seteuid(65534)
+    try:
+        denied = key_from_file(str(key))
+    finally:
+        if root:
+            os.seteuid(0)
+    assert isinstance(denied, Unread)
+    assert denied.denied
 
 
 @pytest.mark.parametrize(
