@@ -16,7 +16,7 @@ if (_utils := str(Path(__file__).resolve().parents[1] / "module_utils")) not in 
 
 from ansible.module_utils.saved_certificates import Saved, SavedError, age, seconds
 
-PROVEN, WAITING, UNREACHABLE = "proven", "waiting", "unreachable"
+PROVEN, WAITING, UNREACHABLE, ABSENT = "proven", "waiting", "unreachable", "no droplet"
 
 
 def flags_of(dispatcher: str) -> dict[str, str]:
@@ -36,7 +36,7 @@ def explain(report: dict[str, Any], flags: dict[str, str]) -> str:
     ]
     named = {entry["uri"] for entry in report["destinations"] if entry["verdict"] != PROVEN}
     lines += [f"{uri}: kamcmd shows {shown}" for uri, shown in flags.items() if shown != "AP" and uri not in named]
-    if not flags and overall["state"] != UNREACHABLE:
+    if not flags and overall["state"] not in (UNREACHABLE, ABSENT):
         lines.append("kamcmd dispatcher.list shows no destination")
     lines += [
         f"{label}: {overall[key]}"
@@ -49,13 +49,13 @@ def explain(report: dict[str, Any], flags: dict[str, str]) -> str:
 def silent(host: str, fqdn: str, address: str | None, why: str) -> dict[str, Any]:
     """In place of a report, of a droplet that gave none."""
     step = "ansible-playbook playbooks/verify.yml once it can be reached; sbc_ssh_sources says who may log in."
-    if address is None:
+    if not address:
         step = f"ansible-playbook site.yml --limit {host} makes one."
     reasons = {"cause": "no_report", "evidence": why or "The probe said nothing", "next_step": step}
     return {
         "fqdn": fqdn,
         "address": address,
-        "overall": {"state": UNREACHABLE, **reasons},
+        "overall": {"state": UNREACHABLE if address else ABSENT, **reasons},
         "destinations": [],
         "certificate": None,
         "renewal": None,
@@ -75,7 +75,8 @@ def copy_of(saved: Saved, answer: dict[str, Any], certificate: str, now: float) 
         return {"shown": "unreadable", "problem": str(error)}
     if "saved_at" not in known:
         return {"shown": "none", "problem": answer.get("problem")}
-    when = f"{age(seconds(known['saved_at']), now)} old"
+    saved_at = seconds(known["saved_at"])
+    when = "just saved" if now - saved_at < 60 else f"{age(saved_at, now)} old"
     if "same" not in answer:
         seen, ends = age(saved.seen(), now), known["not_after"]
         problem = f"the droplet had it {seen} ago, and may have renewed since; the certificate in it ends on {ends}"
