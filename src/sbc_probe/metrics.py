@@ -74,7 +74,9 @@ class VerdictCollector(Collector):
                 renewal = GaugeMetricFamily(
                     "sbc_renewal_failures", "Failures in a row of certbot; 0: its last run was good.", labels=["cause"]
                 )
-                renewal.add_metric([why if failing and why in CAUSES else ""], attempts if failing else 0)
+                # The record is a file: whatever stands there must not become a new label.
+                cause_label = (why if why in CAUSES else Cause.UNKNOWN) if failing else ""
+                renewal.add_metric([cause_label], attempts if failing else 0)
                 yield renewal
         if theirs := theirs_of(evidence):
             yield _gauge("sbc_theirs_timestamp_seconds", "Microsoft's own last OPTIONS for our FQDN.", theirs.at)

@@ -30,7 +30,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sbc_probe.config import Config
-from sbc_probe.findings import Finding, State
+from sbc_probe.findings import Cause, Finding, State
 from sbc_probe.model import Certificate, Evidence, Kamailio, Renewal, Theirs, Unread
 from sbc_probe.verdict import DestinationVerdict, Verdict
 
@@ -187,7 +187,7 @@ def _seconds(value: float | None) -> float | None:
 def as_text(config: Config, evidence: Evidence, verdict: Verdict, width: int = 100) -> str:
     """The report for people, lines at most `width` columns wide where the content allows it."""
     lines = [
-        f"{HEADLINES[verdict.state]}  {config.customer}: {config.fqdn} ({config.address}), cloud {config.cloud}",
+        f"{_headline(verdict)}  {config.customer}: {config.fqdn} ({config.address}), cloud {config.cloud}",
         "",
     ]
     if verdict.destinations:
@@ -202,6 +202,11 @@ def as_text(config: Config, evidence: Evidence, verdict: Verdict, width: int = 1
         lines += ["", f"{title}: {finding.cause}"]
         lines += _wrapped("evidence", finding.evidence, width) + _wrapped("next step", finding.next_step, width)
     return "\n".join(lines)
+
+
+def _headline(verdict: Verdict) -> str:
+    rehearsal = verdict.state is State.WAITING and verdict.findings[0].cause is Cause.CERTIFICATE_REHEARSAL
+    return "REHEARSAL" if rehearsal else HEADLINES[verdict.state]
 
 
 def _wrapped(label: str, text: str, width: int) -> list[str]:

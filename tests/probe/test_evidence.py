@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -12,8 +13,8 @@ import pytest
 from miniature import Authority, KamailioRpc
 
 from sbc_probe.config import Config
-from sbc_probe.evidence import read_kamailio, to_visit
-from sbc_probe.model import Answer, Kamailio, Unread
+from sbc_probe.evidence import lookups, read_kamailio, to_visit
+from sbc_probe.model import Answer, Kamailio, Lookup, Misnamed, Theirs, Unread
 from sbc_probe.rpc import Rpc
 
 TAKEN = 1795419785.0
@@ -54,6 +55,46 @@ def test_an_answer_carries_the_names_in_its_certificate(rpc: KamailioRpc, config
         answer = read(config).destinations[2].answer
         assert answer
         assert answer.names == names
+
+
+def test_a_peer_that_kamailio_hung_up_on_is_named(rpc: KamailioRpc, config: Config, authority: Authority) -> None:
+    pem = authority.issue("impostor", "sip.example.net").read_text()
+    assert read(config).destinations[2].misnamed is None
+    rpc.table("sbc_answers", **{"p3.example.net:refused": 7, "p3.example.net:certificate": quote(pem)})
+    found = read(config).destinations[2]
+    assert (found.answer, found.misnamed) == (None, Misnamed(7, ("sip.example.net",)))
+
+
+def test_microsofts_options_for_a_tenant_are_kept_apart(rpc: KamailioRpc, config: Config) -> None:
+    tenants = tuple(f"{name}.{config.fqdn}" for name in ("fabrikam", "wingtip"))
+    values = {"time": 9, "source": "10.9.9.12", "code": 200}
+    rpc.table("sbc_theirs", **{f"{tenants[0]}:{key}": value for key, value in values.items()})
+    kamailio = read(replace(config, tenants=tenants))
+    assert kamailio.theirs is None
+    assert kamailio.theirs_of_tenants == {tenants[0]: Theirs(9, "10.9.9.12", None, 200, None, None)}
+
+
+class TestLookups:
+    """Tenants' names, side by side, while the resolver works at all."""
+
+    NAMES = tuple(f"t{number}.sbc.example.com" for number in range(40))
+
+    def test_each_name_gets_its_own_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        threads = threading.Barrier(32, timeout=5)
+
+        def lookup(name: str) -> Lookup:
+            if self.NAMES.index(name) < 32:
+                threads.wait()
+            return Lookup((name,))
+
+        monkeypatch.setattr("sbc_probe.evidence.lookup", lookup)
+        assert lookups(self.NAMES, Lookup((), "NXDOMAIN", True)) == {name: Lookup((name,)) for name in self.NAMES}
+        assert lookups((), Lookup(("127.0.0.1",))) == {}
+
+    def test_a_resolver_that_is_down_is_not_asked_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delattr("sbc_probe.evidence.lookup")
+        down = Lookup((), "name server 192.0.2.1 does not answer")
+        assert lookups(self.NAMES, down) == dict.fromkeys(self.NAMES, down)
 
 
 def test_theirs_and_the_start_come_from_the_tables(rpc: KamailioRpc, config: Config) -> None:

@@ -3,9 +3,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from by_hand import CLOSED, CONFIG, GOOD, REFUSED, SILENT, evidence, kamailio, port, theirs
+from by_hand import CLOSED, CONFIG, GOOD, NOW, REFUSED, SILENT, evidence, kamailio, port, theirs
 
-from sbc_probe.model import ChainFlaw, Evidence, Unread
+from sbc_probe.model import ChainFlaw, Evidence, Lookup, Renewal, Unread
 from sbc_probe.report import as_json, as_text
 from sbc_probe.verdict import judge
 
@@ -131,3 +131,56 @@ def test_the_table_says_what_is_not_known() -> None:
     )
     assert "ANOTHER on disk, chain NOT trusted" in other
     assert "NOT YET KNOWN" in text(evidence(on_disk=Unread("Permission denied", denied=True)))
+
+
+TENANTS = ("fabrikam.sbc.example.com", "wingtip.sbc.example.com", "unknown.sbc.example.com")
+SEVERAL = replace(CONFIG, tenants=TENANTS)
+LOOKUPS = dict(
+    zip(TENANTS, (Lookup((CONFIG.address,)), Lookup((), "NXDOMAIN", True), Lookup((), "SERVFAIL")), strict=True)
+)
+
+
+def test_every_tenant_is_reported() -> None:
+    found = evidence(tenants=LOOKUPS, kamailio=kamailio(theirs_of_tenants={TENANTS[0]: theirs(ago=5)}))
+    verdict = judge(SEVERAL, found)
+    fabrikam, wingtip, unknown = json.loads(json.dumps(as_json(SEVERAL, found, verdict)))["tenants"]
+    assert (fabrikam["name"], fabrikam["addresses"], fabrikam["leads_here"]) == (TENANTS[0], [CONFIG.address], True)
+    assert (fabrikam["theirs"]["age_s"], fabrikam["theirs"]["code"]) == (5.0, 200)
+    assert (wingtip["addresses"], wingtip["leads_here"], wingtip["theirs"]) == ([], False, None)
+    assert unknown["leads_here"] is None
+    assert "tenants              1 of 3 names lead here, 1 not known, Microsoft has asked for 1" in as_text(
+        SEVERAL, found, verdict
+    )
+
+
+def test_a_renewal_that_fails_is_reported_beside_the_proof() -> None:
+    record = Renewal(NOW - 60, True, NOW - 3600, 2, "rate_limited", "too many certificates", "Wait.")
+    found = report(evidence(renewal=record))
+    assert found["overall"]["state"] == "proven"  # type: ignore[index]
+    assert found["renewal"] == {
+        "at": "2027-01-15T07:59:00Z",
+        "failing": True,
+        "since": "2027-01-15T07:00:00Z",
+        "attempts": 2,
+        "cause": "rate_limited",
+        "said": "too many certificates",
+        "advice": "Wait.",
+    }
+    remarks = found["remarks"]
+    assert isinstance(remarks, list)
+    assert [remark["cause"] for remark in remarks] == ["renewal_failing"]
+    shown = text(evidence(renewal=record))
+    assert shown.startswith("PROVEN")
+    assert "also: renewal_failing" in shown
+    good = report(evidence(renewal=Renewal(NOW - 60)))["renewal"]
+    assert isinstance(good, dict)
+    assert (good["failing"], good["attempts"], good["cause"], good["said"]) == (False, 0, None, None)
+
+
+def test_a_rehearsal_is_called_one() -> None:
+    config, found = replace(CONFIG, rehearsal=True), evidence(port=port(chain_flaw=ChainFlaw(False, "it ends at X")))
+    shown = as_text(config, found, judge(config, found))
+    assert shown.startswith("REHEARSAL  acme")
+    assert "cause: certificate_rehearsal" in shown
+    no_trunk = kamailio(sip=REFUSED, sip2=REFUSED, sip3=REFUSED, theirs=None)
+    assert text(evidence(kamailio=no_trunk)).startswith("READY, WAITING FOR MICROSOFT")

@@ -16,7 +16,7 @@ from by_hand import CLOSED, CONFIG, NOW, SILENT, evidence, kamailio
 from prometheus_client.parser import text_string_to_metric_families
 
 from sbc_probe import service
-from sbc_probe.model import Evidence, Unread
+from sbc_probe.model import Evidence, Lookup, Renewal, Unread
 
 
 class Running:
@@ -104,6 +104,19 @@ def test_metrics_of_what_could_not_be_read_are_absent(running: Running) -> None:
     samples = running.samples(evidence(kamailio=Unread("no socket"), port=CLOSED, on_disk=Unread("no file")))
     names = {name for name, *_ in samples}
     assert names == {"sbc_evidence_timestamp_seconds", "sbc_state", "sbc_finding", "sbc_destination_state"}
+
+
+def test_remarks_and_renewals_are_counted(running: Running) -> None:
+    samples = running.samples(evidence())
+    assert not [name for name, *_ in samples if name in ("sbc_remark", "sbc_renewal_failures")]
+    assert running.samples(evidence(renewal=Renewal(NOW)))["sbc_renewal_failures", ""] == 0
+    record = Renewal(NOW - 60, True, NOW - 3600, 2, "rate_limited", "too many certificates")
+    samples = running.samples(evidence(renewal=record, fqdn=Lookup((), "SERVFAIL")))
+    assert samples["sbc_remark", "renewal_failing"] == samples["sbc_remark", "fqdn_unchecked"] == 1
+    assert samples["sbc_renewal_failures", "rate_limited"] == 2
+    assert samples["sbc_state", "proven"] == 1
+    strange = replace(record, cause="somebody wrote this")
+    assert running.samples(evidence(renewal=strange))["sbc_renewal_failures", "unknown"] == 2
 
 
 def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
