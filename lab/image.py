@@ -28,6 +28,8 @@ PACKAGES = (
     "curl",
     "procps",
 )
+# What the product installs there and tests run without a droplet.
+PRODUCT = ("kamailio", "kamailio-tls-modules", "certbot", "python3-certbot-dns-standalone", "nftables")
 SUITE = "trixie"
 ROOTFS = settings.IMAGE / "rootfs"
 _STAMP = settings.IMAGE / "recipe"
@@ -70,7 +72,7 @@ def build() -> None:
 
 
 def with_kamailio() -> Path:
-    """A root directory with Kamailio in it, for tests that run it without a droplet; made once.
+    """A root directory with the product's packages in it, for tests that run them without a droplet; made once.
 
     Raises CommandError with apt-get's own words when a package cannot be had.
     """
@@ -85,7 +87,7 @@ def with_kamailio() -> Path:
     policy = root / "usr/sbin/policy-rc.d"
     policy.write_text("#!/bin/sh\nexit 101\n")
     policy.chmod(0o755)
-    for arguments in (("update",), ("install", "-y", "--no-install-recommends", "kamailio", "kamailio-tls-modules")):
+    for arguments in (("update",), ("install", "-y", "--no-install-recommends", *PRODUCT)):
         run("chroot", str(root), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", *arguments)
     stamp.write_text(_recipe())
     return root

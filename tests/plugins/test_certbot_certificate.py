@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -19,47 +20,63 @@ Certificate = Callable[..., dict[str, Any]]
 
 
 class Machine:
-    """Its certificates are files with their names and a serial number; only its certbot makes them."""
+    """Its certbot makes real keys and certificates and keeps them and their settings as certbot 4.0 does."""
 
     def __init__(self, directory: Path, programs: Programs) -> None:
         self.programs, self.letsencrypt, self.installed = programs, directory / "letsencrypt", directory / "tls.pem"
-        self.chain = self.letsencrypt / "live" / NAME / "fullchain.pem"
+        self.live = self.letsencrypt / "live" / NAME
+        self.chain = self.live / "fullchain.pem"
         self.renewal = self.letsencrypt / "renewal" / f"{NAME}.conf"
-        issued = directory / "issued"
-        issued.touch()
         programs.add(
             "certbot",
             f"""
             while [ $# -gt 0 ]; do
                 case $1 in
-                --domain) names="$names${{names:+, }}DNS:$2"; shift ;;
+                --domain) names="$names${{names:+,}}DNS:$2"; shift ;;
                 --server) server=$2; shift ;;
                 --cert-name) name=$2; shift ;;
                 --key-type) key_type=$2; shift ;;
+                --preferred-challenges) kept="$kept
+            pref_challs = $2,"; shift ;;
+                --*=*) key=${{1%%=*}}; key=$(echo "${{key#--}}" | tr - _); kept="$kept
+            $key = ${{1#*=}}" ;;
                 esac
                 shift
             done
-            echo >>{issued}
-            mkdir -p "{self.letsencrypt}/live/$name" "{self.letsencrypt}/renewal"
-            {{ echo "$names"; wc -l <{issued}; }} >"{self.letsencrypt}/live/$name/fullchain.pem"
+            live="{self.letsencrypt}/live/$name"
+            mkdir -p "$live" "{self.letsencrypt}/archive/$name" "{self.letsencrypt}/renewal"
+            openssl req -x509 -newkey rsa:2048 -nodes -subj "/CN=$name" -addext "subjectAltName=$names" \\
+                -keyout "$live/privkey.pem" -out "$live/cert.pem" 2>/dev/null
+            echo "the chain" >"$live/chain.pem"
+            cat "$live/cert.pem" "$live/chain.pem" >"$live/fullchain.pem"
             cat >"{self.letsencrypt}/renewal/$name.conf" <<END
             # renew_before_expiry = 30 days
             version = 4.0.0
             archive_dir = {self.letsencrypt}/archive/$name
+
+            # Options used in the renewal process
             [renewalparams]
+            account = 9fc7b584c57df756fc923d6f762bf6a4
+            rsa_key_size = 2048
+            key_type = $key_type$kept
             server = $server
-            key_type = $key_type
             END
             """.replace("\n            ", "\n"),
         )
-        programs.add("openssl", 'echo "X509v3 Subject Alternative Name:"; sed -n "1s/^/    /p" "$3"')
         self.hook = programs.add(
             "hook", f'cp "$RENEWED_LINEAGE/fullchain.pem" {self.installed}; rm -f {self.installed}.due'
         )
+        self.gate = programs.add("gate")
+        self.probe = programs.add("probe")
 
     def runs(self) -> list[str]:
-        """What was run that changes the machine."""
-        return [name for name, *_ in map(str.split, self.programs.calls()) if name != "openssl"]
+        """What was run since the last look that changes the certificate."""
+        return [name for name, *_ in map(str.split, self.programs.calls()) if name in ("certbot", "hook")]
+
+    def settings(self) -> dict[str, str]:
+        """What certbot keeps for the renewal."""
+        text = self.renewal.read_text().partition("[renewalparams]\n")[2]
+        return {key: value for key, _, value in (line.partition(" = ") for line in text.splitlines())}
 
 
 @pytest.fixture
@@ -71,6 +88,8 @@ def plugin() -> ModuleType:
 def machine(plugin: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine(tmp_path, Programs(tmp_path, monkeypatch))
     monkeypatch.setattr(plugin, "LETSENCRYPT", str(made.letsencrypt))
+    monkeypatch.setattr(plugin, "PROBE", str(made.probe))
+    monkeypatch.setattr(plugin, "PAUSE", 0.01)
     return made
 
 
@@ -81,6 +100,7 @@ def certificate(plugin: ModuleType, machine: Machine) -> Certificate:
         "names": [NAME],
         "directory": DIRECTORY,
         "email": "it@example.com",
+        "challenge_hook": str(machine.gate),
         "deploy_hook": str(machine.hook),
         "installed": str(machine.installed),
         "state_dir": "/nonexistent",
@@ -106,8 +126,8 @@ def test_from_nothing_to_an_installed_certificate_and_then_no_change(
     ("other", "reason"),
     [
         (
-            {"directory": "https://staging.example/directory"},
-            f"its directory is {DIRECTORY}, not https://staging.example/directory",
+            {"directory": "https://other.example/directory"},
+            f"its directory is {DIRECTORY}, not https://other.example/directory",
         ),
         (
             {"names": [NAME, "SBC2.example.com"]},
@@ -134,17 +154,49 @@ def test_an_ecdsa_key_is_not_kept(certificate: Certificate, machine: Machine) ->
     assert "key_type = rsa" in machine.renewal.read_text()
 
 
-@pytest.mark.parametrize("lost", ["chain", "renewal"])
-def test_half_a_lineage_is_none(certificate: Certificate, machine: Machine, lost: str) -> None:
-    certificate()
-    getattr(machine, lost).unlink()
-    assert certificate()["reasons"] == ["there is none"]
+def key_of_another(machine: Machine) -> None:
+    subprocess.run(["openssl", "genrsa", "-out", machine.live / "privkey.pem", "2048"], check=True, capture_output=True)
 
 
-def test_a_certificate_that_cannot_be_read_is_none(certificate: Certificate, machine: Machine) -> None:
+def emptied(machine: Machine) -> None:
+    machine.chain.write_bytes(b"")
+
+
+def unreadable(machine: Machine) -> None:
+    (machine.live / "cert.pem").write_text("no certificate\n")
+    machine.chain.write_text("no certificate\nthe chain\n")
+
+
+def unset(machine: Machine) -> None:
+    machine.renewal.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        *(lambda machine, name=name: (machine.live / name).unlink() for name in ("fullchain.pem", "privkey.pem")),
+        lambda machine: machine.renewal.unlink(),
+        key_of_another,
+        emptied,
+        unreadable,
+        unset,
+    ],
+)
+def test_half_a_lineage_is_none_and_is_not_in_the_way(
+    certificate: Certificate, machine: Machine, harm: Callable[[Machine], None]
+) -> None:
     certificate()
-    machine.programs.add("openssl", "echo 'Could not read certificate' >&2; exit 1")
-    assert certificate()["reasons"] == ["there is none"]
+    harm(machine)
+    left = sorted(path.name for path in machine.live.iterdir())
+    looked = certificate(ask=False)
+    assert (looked["present"], looked["reasons"]) == (False, ["there is none"])
+    machine.programs.add(
+        "certbot", f'test -e {machine.live} -o -e {machine.renewal} && echo "directory exists"; exit 1'
+    )
+    with pytest.raises(Failed) as failure:
+        certificate()
+    assert failure.value.args[0]["said"] == []
+    assert sorted(path.name for path in (machine.letsencrypt / "broken" / NAME / "live").iterdir()) == left
 
 
 def replaced(machine: Machine) -> None:
@@ -195,7 +247,12 @@ def test_a_hook_that_fails(certificate: Certificate, machine: Machine) -> None:
 def test_check_mode_asks_for_nothing(certificate: Certificate, machine: Machine) -> None:
     result = certificate(check=True)
     assert (result["changed"], result["issued"]) == (True, True)
-    assert result["diff"] == {"before": {}, "after": {"names": [NAME], "directory": DIRECTORY, "key_type": "rsa"}}
+    assert result["diff"]["before"] == {}
+    assert {key: result["diff"]["after"][key] for key in ("names", "directory", "key_type")} == {
+        "names": [NAME],
+        "directory": DIRECTORY,
+        "key_type": "rsa",
+    }
     assert machine.runs() == []
 
     certificate()
@@ -214,7 +271,7 @@ def test_who_may_not_ask_learns_why(certificate: Certificate, machine: Machine) 
     certificate()
     machine.installed.unlink()
     machine.runs()
-    result = certificate(ask=False, directory="https://staging.example/directory")
+    result = certificate(ask=False, directory="https://other.example/directory")
     assert (result["present"], len(result["reasons"])) == (True, 1)
     assert machine.runs() == []
     assert certificate(ask=False)["changed"]
@@ -223,47 +280,136 @@ def test_who_may_not_ask_learns_why(certificate: Certificate, machine: Machine) 
 
 def test_certbot_gets_none(certificate: Certificate, machine: Machine) -> None:
     machine.programs.add(
-        "certbot",
-        "echo 'Detail: Fetching http://sbc.example.com/.well-known/x: Timeout during connect'; echo; exit 1",
+        "certbot", "echo 'Detail: Fetching http://sbc.example.com/: Timeout during connect'; echo; exit 1"
     )
+    machine.programs.add("probe", "echo 'challenge_failed: port 80 is closed. Look at the firewalls.'; exit 1")
     with pytest.raises(Failed) as failure:
         certificate()
     result = failure.value.args[0]
     assert result["msg"] == (
-        f"certbot got no certificate for {NAME}: port 80 cannot be reached from outside: look at the firewalls"
+        f"certbot got no certificate for {NAME}: challenge_failed: port 80 is closed. Look at the firewalls."
     )
-    assert len(result["said"]) == 1
-    assert machine.runs() == ["certbot"]
+    assert (len(result["said"]), result["asked"]) == (1, True)
+    assert machine.programs.calls()[-1] == "probe renewal"
 
 
-@pytest.mark.parametrize(
-    ("said", "advice"),
-    [
-        ("urn:ietf:params:acme:error:rateLimited :: too many certificates (5) already issued", "rate limit"),
-        ("DNS problem: NXDOMAIN looking up A for sbc.example.com", "A record"),
-        ("no valid A records found for sbc.example.com", "A record"),
-        (
-            "203.0.113.10: Fetching http://sbc.example.com/.well-known/x: Connection refused",
-            "port 80 cannot be reached",
-        ),
-        ("Could not bind TCP port 80 because it is already in use by another process", "something else listens"),
-        ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]'))", "base_trusted_roots"),
-        ("NameResolutionError: Failed to resolve 'acme.example'", "certificate_directory"),
-        pytest.param(
-            "HTTPSConnectionPool(host='acme.example', port=443): Max retries exceeded with url: /directory (Caused by"
-            " NewConnectionError('Failed to establish a new connection: [Errno 111] Connection refused'))",
-            "certificate_directory",
-        ),
-        ("An unexpected error occurred", "/var/log/letsencrypt/letsencrypt.log"),
-    ],
-)
-def test_the_remedy_follows_from_certbots_words(plugin: ModuleType, said: str, advice: str) -> None:
-    assert advice in plugin.remedy(said)
+def test_certbot_gets_none_and_nobody_knows_why(certificate: Certificate, machine: Machine) -> None:
+    machine.programs.add("certbot", "exit 1")
+    with pytest.raises(Failed, match=r"certbot's own account is in /var/log/letsencrypt/letsencrypt\.log"):
+        certificate()
+
+
+def test_nothing_is_asked_for_that_could_not_be_stored(certificate: Certificate, machine: Machine) -> None:
+    machine.programs.add("gate", "echo 'there is no room for one in /etc/letsencrypt' >&2; exit 1")
+    with pytest.raises(Failed) as failure:
+        certificate()
+    assert failure.value.args[0]["msg"] == (f"no certificate for {NAME}: there is no room for one in /etc/letsencrypt")
+    assert not failure.value.args[0]["asked"]
+    assert machine.programs.calls() == ["gate room"]
+
+
+WILDCARD: dict[str, Any] = {"names": [NAME, f"*.{NAME}"], "challenge": "dns", "address": "203.0.113.10"}
+
+
+def test_a_wildcard_is_proven_over_dns_and_so_renewed(certificate: Certificate, machine: Machine) -> None:
+    certificate()
+    assert machine.settings()["authenticator"] == "standalone"
+    machine.programs.calls()
+    result = certificate(**WILDCARD)
+    assert result["reasons"] == [f"its names is {NAME}, not *.{NAME}, {NAME}"]
+    calls = machine.programs.calls()
+    assert calls[:4] == ["gate room", "gate open dns", f"probe delegation {NAME}", "gate close dns"]
+    kept = machine.settings()
+    assert {key: kept[key] for key in kept if key not in ("account", "server", "rsa_key_size", "key_type")} == {
+        "authenticator": "dns-standalone",
+        "pref_challs": "dns-01,",
+        "pre_hook": f"{machine.gate} open dns",
+        "post_hook": f"{machine.gate} close dns",
+        "dns_standalone_address": "203.0.113.10",
+        "dns_standalone_ipv6_address": "::ffff:203.0.113.10",
+    }
+    assert not certificate(**WILDCARD)["changed"]
+    assert certificate()["issued"], "and back"
+
+
+def test_the_delegation_is_waited_for(certificate: Certificate, machine: Machine, tmp_path: Path) -> None:
+    looks = tmp_path / "looks"
+    machine.programs.add("probe", f"echo >>{looks}; test $(wc -l <{looks}) -ge 3 || {{ echo 'NXDOMAIN'; exit 1; }}")
+    certificate(**WILDCARD)
+    calls = machine.programs.calls()
+    assert calls.count("gate open dns") == calls.count("gate close dns") == 3
+
+
+def test_without_a_delegation_nothing_is_asked_for(certificate: Certificate, machine: Machine) -> None:
+    machine.programs.add("probe", "echo 'the resolver says NXDOMAIN'; exit 1")
+    with pytest.raises(Failed) as failure:
+        certificate(**WILDCARD, delegation_wait=0)
+    message = failure.value.args[0]["msg"]
+    assert f"questions for _acme-challenge.{NAME} do not reach this machine (the resolver says NXDOMAIN)" in message
+    assert f"`_acme-challenge.{NAME}. IN NS {NAME}.`" in message
+    calls = machine.programs.calls()
+    assert calls[-1] == "gate close dns"
+    assert not [call for call in calls if call.startswith("certbot")]
+
+
+def test_how_it_is_renewed_is_mended_without_asking(certificate: Certificate, machine: Machine) -> None:
+    certificate(**WILDCARD, profile="classic")
+    machine.renewal.write_text(machine.renewal.read_text() + "autorenew = False\n[[webroot_map]]\na = b\n")
+    machine.renewal.chmod(0o640)
+    machine.runs()
+    moved = WILDCARD | {"address": "203.0.113.11", "profile": "tlsserver"}
+    foretold = certificate(check=True, **moved)
+    result = certificate(**moved)
+    assert foretold["diff"] == result["diff"]
+    assert (result["changed"], result["issued"]) == (True, False)
+    assert result["settings"] == [
+        "dns_standalone_address is 203.0.113.10, not 203.0.113.11",
+        "dns_standalone_ipv6_address is ::ffff:203.0.113.10, not ::ffff:203.0.113.11",
+        "preferred_profile is classic, not tlsserver",
+        "autorenew is False",
+    ]
+    assert machine.runs() == []
+    text = machine.renewal.read_text()
+    assert "dns_standalone_address = 203.0.113.11\n" in text
+    assert text.startswith("# renew_before_expiry = 30 days\nversion = 4.0.0\n")
+    assert text.endswith("\n[[webroot_map]]\na = b\n")
+    assert machine.renewal.stat().st_mode & 0o777 == 0o640
+    assert not certificate(**moved)["changed"]
+    assert certificate(**moved | {"profile": ""})["settings"] == ["preferred_profile is tlsserver"]
+    assert "preferred_profile" not in machine.settings()
+
+
+def test_another_certificate_is_no_longer_renewed(certificate: Certificate, machine: Machine) -> None:
+    certificate(name="old.example.com", names=["old.example.com"])
+    foretold = certificate(check=True)
+    result = certificate()
+    assert foretold["stopped"] == result["stopped"] == ["old.example.com"]
+    old = machine.renewal.with_name("old.example.com.conf").read_text()
+    assert "\nautorenew = False\n" in old
+    assert "autorenew" not in machine.settings()
+    assert not certificate()["changed"]
+
+
+def test_a_rehearsal_does_not_replace_what_is_trusted(certificate: Certificate, machine: Machine) -> None:
+    staging, production = "https://acme-staging.example/directory", DIRECTORY
+    certificate(directory=staging)
+    assert certificate(directory=production)["issued"]
+    machine.runs()
+    with pytest.raises(Failed, match="would take the trunk down"):
+        certificate(directory=staging)
+    assert machine.runs() == []
+    assert not certificate(directory=production)["changed"]
 
 
 def test_the_command(plugin: ModuleType) -> None:
-    wanted = plugin.Lineage(("a.example.com", "b.example.com"), DIRECTORY, "rsa")
-    command = plugin.command(NAME, wanted, "it@example.com")
+    given = {
+        "names": ["b.example.com", "a.example.com"],
+        "directory": DIRECTORY,
+        "profile": "classic",
+        "challenge": "http",
+        "challenge_hook": "/sbin/gate",
+    }
+    command = plugin.command(NAME, plugin.wanted_lineage(given), "it@example.com")
     options = dict(pairwise(command))
     assert command[:2] == ["certbot", "certonly"]
     assert (options["--server"], options["--email"], options["--cert-name"]) == (DIRECTORY, "it@example.com", NAME)
@@ -272,4 +418,11 @@ def test_the_command(plugin: ModuleType) -> None:
         "a.example.com",
         "b.example.com",
     ]
-    assert {"--standalone", "--non-interactive", "--agree-tos", "--renew-with-new-domains"} <= set(command)
+    assert {
+        "--authenticator=standalone",
+        "--pre-hook=/sbin/gate open http",
+        "--preferred-profile=classic",
+        "--non-interactive",
+        "--agree-tos",
+        "--renew-with-new-domains",
+    } <= set(command)

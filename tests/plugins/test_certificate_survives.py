@@ -39,6 +39,7 @@ PLAY = [
                     "names": "{{ names }}",
                     "directory": "{{ directory }}",
                     "email": "it@example.com",
+                    "challenge_hook": "/bin/true",
                     "deploy_hook": "/usr/local/bin/hook",
                     "installed": "/shared/installed.pem",
                     "state_dir": "{{ inventory_dir }}/state",
@@ -312,7 +313,7 @@ def test_without_the_password_nothing_is_asked_for(world: World, harm: str) -> N
 def test_what_fails_is_readable_and_was_noted(world: World) -> None:
     (world.shared / "refuse").touch()
     said = world.play("-vvvvv", works=False)
-    assert "rate limit" in said
+    assert "rateLimited: too many certificates already issued" in said
     assert len(world.record()["issued"]) == 1
     assert not (world.state / "certificate.vault").exists()
     world.machine.run("rm /shared/refuse /usr/local/bin/hook")

@@ -1,0 +1,113 @@
+"""The packet filter and the program that opens it: accepted by nft, and tried where nobody else's rules are."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+from tests.plugins.support import ROOT
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("nft"), reason="needs root and nft, for a network namespace of its own"
+)
+Shell = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def rendered(template: str, **variables: Any) -> str:
+    templar = Templar(loader=DataLoader(), variables={"ansible_managed": "by a test"} | variables)
+    text = trust_as_template((ROOT / "roles" / template).read_text())
+    return str(templar.template(text, escape_backslashes=False, overrides={"trim_blocks": True}))
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """A shell in a network namespace with the droplet's packet filter and sbc-challenge on its PATH."""
+    filter_file, program = tmp_path / "nftables.conf", tmp_path / "sbc-challenge"
+    filter_file.write_text(
+        rendered(
+            "base/templates/nftables.conf",
+            sbc_ssh_sources=["192.0.2.0/24", "2001:db8::/32"],
+            sbc_cloud_facts={"signalling_networks": ["52.112.0.0/14"]},
+        )
+    )
+    program.write_text(rendered("certificate/templates/sbc-challenge", certificate_target=tmp_path))
+    program.chmod(0o755)
+    with subprocess.Popen(["unshare", "--net", "sh", "-c", "echo; read _"], stdin=-1, stdout=-1) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+
+        def run(command: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                ["nsenter", f"--net=/proc/{holder.pid}/ns/net", "sh", "-c", command],
+                env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+
+        for command in (f"nft --check --file {filter_file}", f"nft --file {filter_file}"):
+            done = run(command)
+            assert done.returncode == 0, done.stderr
+        yield run
+        holder.communicate(b"\n")
+
+
+def open_ports(shell: Shell) -> dict[str, int]:
+    """What is open for a challenge, and for how many seconds."""
+    found = json.loads(shell("nft --json list set inet sbc challenge").stdout)["nftables"]
+    elements = [each["elem"] for entry in found if "set" in entry for each in entry["set"].get("elem", [])]
+    return {" ".join(map(str, each["val"]["concat"])): each["timeout"] for each in elements}
+
+
+def test_nothing_is_open_by_itself(shell: Shell) -> None:
+    assert open_ports(shell) == {}
+    rules = shell("nft list chain inet sbc input").stdout
+    assert set(re.findall(r"dport (\d+) accept", rules)) == {"22", "5061"}
+
+
+@pytest.mark.parametrize(("challenge", "ports"), [("http", {"tcp 80": 600}), ("dns", {"tcp 53": 600, "udp 53": 600})])
+def test_a_challenge_opens_its_ports_for_a_while(shell: Shell, challenge: str, ports: dict[str, int]) -> None:
+    assert shell(f"sbc-challenge open {challenge}").returncode == 0
+    assert open_ports(shell) == ports
+    again = shell(f"sbc-challenge open {challenge}")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert open_ports(shell) == ports
+    for _ in range(2):
+        assert shell(f"sbc-challenge close {challenge}").returncode == 0
+        assert open_ports(shell) == {}
+
+
+def test_what_nobody_closes_closes_by_itself(shell: Shell) -> None:
+    shell("sbc-challenge open http")
+    assert "flags timeout" in shell("nft list set inet sbc challenge").stdout
+    shell("nft add element inet sbc challenge '{ udp . 53 timeout 100ms }'")
+    assert "udp" in shell("nft list set inet sbc challenge; sleep 0.2").stdout
+    assert open_ports(shell) == {"tcp 80": 600}
+
+
+def test_room_for_a_certificate(shell: Shell, tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    (tmp_path / "sbc-challenge").write_text(rendered("certificate/templates/sbc-challenge", certificate_target=full))
+    assert shell("sbc-challenge room").returncode == 0
+    small = f"mount -t tmpfs -o size=64k none {full}"
+    said = shell(f"unshare --mount sh -c '{small}; sbc-challenge room; code=$?; ls -A {full}; exit $code'")
+    assert said.returncode == 1
+    assert f"there is no room for one in {full}" in said.stderr
+    assert said.stdout == ""
+
+
+@pytest.mark.parametrize("wrong", ["", "open", "open ssh", "close http now"])
+def test_what_it_does_not_know(shell: Shell, wrong: str) -> None:
+    assert shell(f"sbc-challenge {wrong}").returncode == 64
+    assert open_ports(shell) == {}
