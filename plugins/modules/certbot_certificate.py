@@ -341,7 +341,7 @@ def delegated(name: str, hook: str, patience: float, run: Run) -> str | None:
         if rc == 0:
             return None
         if time.monotonic() + PAUSE > deadline:
-            return (out.strip() or err.strip()).replace("\n", " ")
+            return (out.strip() or err.strip().removeprefix("sbc-probe: ")).replace("\n", " ")
         time.sleep(PAUSE)
 
 
