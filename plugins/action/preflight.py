@@ -138,7 +138,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # no types
             return [], []
         if files := customer.values.get(FILES):
             roots = derived.get("sbc_certificate_roots") or []
-            added = (derived.get("base_trusted_roots") or {}).values()
+            added = derived.get("base_trusted_roots") or {}
             base = derived["inventory_dir"]
             mistakes, warnings = check_files(customer, files, names, roots, added, base, self._loader, password)
             return mistakes, warnings

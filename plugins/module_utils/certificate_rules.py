@@ -80,7 +80,7 @@ def check_files(
     files: Any,
     names: Sequence[str],
     roots: Sequence[str],
-    added_roots: Iterable[str],
+    added_roots: Mapping[str, str],
     base: str,
     loader: Any,
     password_file: str,
@@ -145,14 +145,18 @@ def check_files(
     return mistakes, warnings
 
 
-def accepted_roots(names: Sequence[str], added: Iterable[str]) -> tuple[bytes | None, str | None]:
-    """The roots that a chain may lead to, PEM; or None, and why this machine does not know them."""
-    files = [NAMED_ROOTS / f"{name}.crt" for name in names] or [ALL_ROOTS]
+def accepted_roots(names: Sequence[str], added: Mapping[str, str]) -> tuple[bytes | None, str | None]:
+    """The roots that a chain may lead to, PEM; or None, and why this machine does not know them.
+
+    `names` are Debian's, or those of `added`; without names, all of the machine's count and all that are added.
+    """
+    own = [root for name, root in added.items() if name in names or not names]
+    files = [NAMED_ROOTS / f"{name}.crt" for name in names if name not in added] if names else [ALL_ROOTS]
     try:
         known = [file.read_bytes() for file in files]
     except OSError as error:
         return None, f"{error.filename}: {error.strerror}"
-    return b"\n".join([*known, *(root.encode() for root in added)]), None
+    return b"\n".join([*known, *(root.encode() for root in own)]), None
 
 
 def judged_by_this_machine(chain: bytes) -> bool:

@@ -78,7 +78,7 @@ class Files:
     behind: str = INTERMEDIATE.pem
     leaf: dict[str, Any] = field(default_factory=dict)
     roots: tuple[str, ...] = ("Accepted_Root",)
-    added: tuple[str, ...] = ()
+    added: dict[str, str] = field(default_factory=dict)
 
     def write(self) -> Files:
         key, leaf = self.issuer.issue(**{"names": NAMES, "days": (-1.0, 300.0)} | self.leaf)
@@ -223,8 +223,13 @@ def test_where_every_root_counts_this_machine_does_not_decide(files: Files) -> N
     mistakes, (warning,) = files.write().judge()
     assert mistakes == []
     assert "verify will say so" in warning
-    files.added = (STRANGER.pem,)
+    files.added = {"other": STRANGER.pem}
     assert files.judge() == ([], [])
+    files.roots = ("other",)
+    assert files.judge() == ([], [])
+    files.roots, files.added = ("Accepted_Root",), {"other": STRANGER.pem}
+    (mistake,), _ = files.judge()
+    assert "leads to no accepted root" in mistake
 
 
 def test_a_certificate_near_its_end(files: Files) -> None:
@@ -238,7 +243,7 @@ def test_a_certificate_near_its_end(files: Files) -> None:
 @pytest.mark.parametrize("given", ["chain.pem", {"chain": "chain.pem"}, {}])
 def test_files_that_are_not_named(files: Files, given: Any) -> None:
     files.write()
-    mistakes, _ = rules.check_files(CUSTOMER, given, NAMES, (), (), str(files.directory), DataLoader(), "/nonexistent")
+    mistakes, _ = rules.check_files(CUSTOMER, given, NAMES, (), {}, str(files.directory), DataLoader(), "/nonexistent")
     assert any(
         "sbc_certificate_files.key: is missing; name the PEM file with its private key" in str(m) for m in mistakes
     )
