@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -37,6 +38,11 @@ needs_kamailio = pytest.mark.skipif(
     reason="no Kamailio: set KAMAILIO_ROOT to a Debian 13 root directory that has it",
 )
 
+LIVE = "/etc/kamailio/live"
+UNIT = re.findall(
+    r"^Environment=(\w+)=(.*)$", (REPOSITORY / "roles/kamailio/templates/sbc.conf").read_text(), re.MULTILINE
+)
+
 FQDN = "sbc.contoso.example"
 ADDRESS = "127.7.1.1"
 PROXIES = ["127.7.2.1", "127.7.2.2", "127.7.2.3"]
@@ -62,7 +68,7 @@ def render(directory: Path, **variables: Any) -> None:
         text = templar.template(
             trust_as_template(path.read_text()), escape_backslashes=False, overrides={"trim_blocks": True}
         )
-        text = text.replace("/etc/kamailio/live", inside).replace("/run/kamailio", inside)
+        text = text.replace(LIVE, inside).replace("/run/kamailio", inside)
         (directory / path.name).write_text(text)
 
 
@@ -131,6 +137,7 @@ def start_kamailio(directory: Path) -> subprocess.Popen[bytes]:
             command("kamailio", "-DD", "-E", "-f", inside / "kamailio.cfg", "-P", inside / "pid", "-Y", inside),
             stdout=log,
             stderr=log,
+            env=os.environ | {name: value.replace(LIVE, str(inside)) for name, value in UNIT if LIVE in value},
         )
 
 
@@ -186,15 +193,24 @@ class Sbc:
         self.variables |= variables
         render(self.directory, **self.variables)
 
-    def connect(self, source: str = PROXIES[0], suites: str = handshakes.SUITES) -> ssl.SSLSocket:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(self.directory / "ca.pem")
-        context.check_hostname = False
-        context.load_cert_chain(self.directory / "peer.pem", self.directory / "peer.key")
-        context.maximum_version = ssl.TLSVersion.TLSv1_2
-        context.set_ciphers(suites)
+    def connect(
+        self,
+        source: str = PROXIES[0],
+        suites: str = handshakes.SUITES,
+        curve: str = "prime256v1",
+        earlier: ssl.SSLSocket | None = None,
+    ) -> ssl.SSLSocket:
+        """Connect as Microsoft does, with the session of an earlier connection if there is one."""
+        context = earlier.context if earlier else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if not earlier:
+            context.load_verify_locations(self.directory / "ca.pem")
+            context.check_hostname = False
+            context.load_cert_chain(self.directory / "peer.pem", self.directory / "peer.key")
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers(suites)
+            context.set_ecdh_curve(curve)
         connection = socket.create_connection((ADDRESS, 5061), timeout=1, source_address=(source, 0))
-        return context.wrap_socket(connection)
+        return context.wrap_socket(connection, session=earlier.session if earlier else None)
 
     def ask(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import ssl
 import subprocess
 import sys
 import time
@@ -270,17 +269,6 @@ def test_what_is_not_for_us_or_not_possible_is_refused(start: Start, method: str
     assert sbc.ask(method, uri).startswith(f"SIP/2.0 {status}\r\n")
     time.sleep(0.2)
     assert sbc.table("sbc_theirs") == {}
-
-
-@needs_kamailio
-def test_tls_takes_what_microsoft_offers_and_nothing_weaker(start: Start) -> None:
-    sbc = start()
-    for suite in handshakes.SUITES.split(":"):
-        with sbc.connect(suites=suite) as session:
-            assert session.cipher() == (suite, "TLSv1.2", 256 if "256-GCM" in suite else 128)
-    for suite in ("ECDHE-RSA-AES256-SHA384", "AES256-GCM-SHA384"):
-        with pytest.raises(ssl.SSLError):
-            sbc.connect(suites=suite)
 
 
 @needs_kamailio
