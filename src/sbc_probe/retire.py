@@ -8,10 +8,13 @@ its way there, and the kernel closes it (ss --kill: Debian 13's kernels have CON
 
 from __future__ import annotations
 
+import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from sbc_probe.rpc import Rpc, RpcError
@@ -21,14 +24,22 @@ GRACE = 7.0
 # From tls.kill on, every connection is gone after this long (s).
 CLOSING = GRACE + 3
 PACE = 1.0
+SOCKETS, ESTABLISHED = Path("/proc/self/net/tcp"), "01"
+
+
+End = tuple[str, int]
 
 
 class Connection(NamedTuple):
-    """Identifiers begin anew with each start of Kamailio; the addresses tell such ones apart."""
+    """As Kamailio lists it. Its numbers begin anew with each start; when it was opened tells such ones apart.
+
+    Of a connection that it opened itself from a given address, Kamailio says 0 for our port.
+    """
 
     number: int
-    theirs: tuple[str, int]
-    ours: tuple[str, int]
+    opened: str
+    theirs: End
+    ours: End
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +57,7 @@ def retire(rpc_socket: str, within: float) -> Outcome:
     A Kamailio that is stopped or started again meanwhile has ended the old connections by that.
     """
     begin, end = time.monotonic(), time.monotonic() + within
+    before = _sockets()
     try:
         old = _open(rpc_socket)
     except (FileNotFoundError, ConnectionRefusedError):
@@ -64,7 +76,7 @@ def retire(rpc_socket: str, within: float) -> Outcome:
                 _mark(rpc_socket, pending.pop(0))
                 due = next(times, end)
             for connection in [one for one in left if time.monotonic() >= marked.get(one, end) + GRACE]:
-                _cut(connection)
+                _cut(connection, before)
             why = None
         except (FileNotFoundError, ConnectionRefusedError):
             left = set()
@@ -86,7 +98,12 @@ def _schedule(count: int, begin: float, within: float) -> Iterator[float]:
 def _open(rpc_socket: str) -> set[Connection]:
     with Rpc(rpc_socket) as rpc:
         return {
-            Connection(item["id"], (item["src_ip"], item["src_port"]), (item["dst_ip"], item["dst_port"]))
+            Connection(
+                item["id"],
+                str(item.get("timestamp")),
+                (item["src_ip"], item["src_port"]),
+                (item["dst_ip"], item["dst_port"]),
+            )
             for item in rpc.call("tls.list")
         }
 
@@ -96,6 +113,21 @@ def _mark(rpc_socket: str, connection: Connection) -> None:
         rpc.call("tls.kill", connection.number)
 
 
-def _cut(connection: Connection) -> None:
-    ours, theirs = ("{}:{}".format(*end) for end in (connection.ours, connection.theirs))
-    subprocess.run(["ss", "--kill", "--tcp", "src", ours, "dst", theirs], stdout=subprocess.DEVNULL, check=False)
+def _cut(connection: Connection, before: set[tuple[End, End]]) -> None:
+    """Let the kernel close it. Where our port is not known, any one to the same peer that is as old will do."""
+    for ours, theirs in sorted(before & _sockets()):
+        if theirs == connection.theirs and connection.ours in (ours, (ours[0], 0)):
+            command = ["ss", "--kill", "--tcp", "src", "{}:{}".format(*ours), "dst", "{}:{}".format(*theirs)]
+            subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+            return
+
+
+def _sockets() -> set[tuple[End, End]]:
+    """Both ends of every established TCP connection of this machine (proc(5), /proc/net/tcp), ours first."""
+    lines = [line.split()[1:4] for line in SOCKETS.read_text().splitlines()[1:]]
+    return {(_end(ours), _end(theirs)) for ours, theirs, state in lines if state == ESTABLISHED}
+
+
+def _end(text: str) -> End:
+    address, _, port = text.partition(":")
+    return socket.inet_ntoa(struct.pack("=I", int(address, 16))), int(port, 16)

@@ -42,11 +42,11 @@ def test_they_end_one_by_one_in_time_and_new_ones_stay(start: Start) -> None:
     assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 3)
     old = [sbc.connect(), sbc.connect(), sbc.connect()]
     # The worker that has read from a connection keeps it for some seconds, then it lies idle.
-    assert wait_for(lambda: min(one["timeout"] for one in sbc.rpc("tls.list")) > 60, 10)
+    assert wait_for(lambda: all(60 < one["timeout"] < 599 for one in sbc.rpc("tls.list")), 10)
     assert len(sbc.rpc("tls.list")) == 6
     retiring = Retiring(sbc, WITHIN)
     begin = time.monotonic()
-    assert wait_for(lambda: any(one["timeout"] in (0, 1) or one["timeout"] > 9999 for one in sbc.rpc("tls.list")), 3)
+    assert wait_for(lambda: any(one["timeout"] > 9999 for one in sbc.rpc("tls.list")), 5)
     new = sbc.connect()
     when: dict[int, float] = {}
     while len(when) < 3 and time.monotonic() < begin + WITHIN:
