@@ -65,10 +65,11 @@ def _resolve(name: str) -> int:
     return ExitCode.PROVEN if found.addresses else ExitCode.FAILED
 
 
-def _seconds(text: str) -> float:
-    if not 0 <= (seconds := float(text)) < 86400:
+def seconds(text: str) -> float:
+    """A length of time on the command line. ValueError: none that makes sense."""
+    if not 0 <= (given := float(text)) < 86400:
         raise ValueError
-    return seconds
+    return given
 
 
 def _renewal(config: Config) -> int:
@@ -152,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         help="close, one by one, the TLS connections that are open now, so that they come back with a new certificate",
         epilog="exit code: 0 all have ended, 1 some have not",
     )
-    retire.add_argument("--within", type=_seconds, required=True, metavar="SECONDS", help="spread them over this long")
+    retire.add_argument("--within", type=seconds, required=True, metavar="SECONDS", help="spread them over this long")
     for command in (check, serve, delegation, renewal, retire):
         command.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
     return parser

@@ -102,7 +102,8 @@ def read_port(config: Config) -> Port:
         flaw = certificate.chain_flaw_of(sent, config.trusted_roots)
         purpose = isinstance(error, ssl.SSLCertVerificationError) and error.verify_code == INVALID_PURPOSE
         if flaw is None and not purpose:
-            flaw = ChainFlaw(False, _why(error))
+            why = _why(error) if isinstance(error, ssl.SSLError) else f"{config.trusted_roots}: {_why(error)}"
+            flaw = ChainFlaw(False, why)
     intermediates = tuple(other for other in others if isinstance(other, Certificate))
     return Port("open", leaf, rsa_suites, flaw, options, intermediates)
 

@@ -183,7 +183,7 @@ class KamailioRpc:
                 if not data:
                     return
                 request = json.loads(data)
-                name = " ".join([request["method"], *request["params"]])
+                name = " ".join([request["method"], *map(str, request["params"])])
                 missing = {"error": {"code": 500, "message": "Method Not Found"}}
                 answer = {"jsonrpc": "2.0", "id": request["id"], **self.answers.get(name, missing)}
             except OSError:

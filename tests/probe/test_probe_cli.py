@@ -125,6 +125,34 @@ def test_an_unusable_configuration_is_unknown(sbc: Sbc, capsys: pytest.CaptureFi
     assert "missing key customer" in capsys.readouterr().err
 
 
+class TestRetire:
+    def retire(self, sbc: Sbc, within: str = "0") -> int:
+        return cli.main(["retire", "--within", within, "--config", str(sbc.file)])
+
+    def test_where_nothing_is_open(self, sbc: Sbc, capsys: pytest.CaptureFixture[str]) -> None:
+        sbc.rpc.answers["tls.list"] = {"result": []}
+        assert self.retire(sbc) == 0
+        sbc.rpc.close()
+        assert self.retire(sbc) == 0, "no Kamailio, no old connections"
+        assert capsys.readouterr().out == "0 TLS connections of before have ended\n" * 2
+
+    def test_what_is_left_is_told(self, sbc: Sbc, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.retire(sbc) == 1
+        assert "6 of 6 TLS connections: 500 Method Not Found" in capsys.readouterr().err
+        for connection in sbc.rpc.answers["tls.list"]["result"]:
+            sbc.rpc.answers[f"tls.kill {connection['id']}"] = {"result": "OK"}
+        assert self.retire(sbc) == 1
+        assert "6 of 6 TLS connections: not closed after 0 s" in capsys.readouterr().err
+        sbc.rpc.answers["tls.list"] = {"error": {"code": 500, "message": "No"}}
+        assert self.retire(sbc) == 1
+        assert "does not list its connections: 500 No" in capsys.readouterr().err
+
+    def test_a_time_that_makes_no_sense(self, sbc: Sbc, capsys: pytest.CaptureFixture[str]) -> None:
+        for within in ("-1", "soon", "nan"):
+            with pytest.raises(SystemExit):
+                self.retire(sbc, within)
+
+
 class TestWait:
     """`--wait` with a clock that runs as fast as it is slept."""
 

@@ -136,6 +136,16 @@ class TestOwnCertificate:
         }
 
 
+def test_roots_that_are_missing_are_named(
+    config: Config, open_port: OpenPort, certificate: Path, tmp_path: Path
+) -> None:
+    flaw = wire.read_port(
+        replace(at(config, open_port(certificate)), trusted_roots=str(tmp_path / "own-roots.pem"))
+    ).chain_flaw
+    assert flaw
+    assert flaw.why == f"{tmp_path}/own-roots.pem: No such file or directory"
+
+
 def test_a_private_key_is_read_by_who_may(tmp_path: Path, certificate: Path) -> None:
     key = tmp_path / "privkey.pem"
     assert key_from_file(str(key)) == Unread(f"{key}: No such file or directory")
