@@ -46,6 +46,8 @@ VARIABLES = (
     "sbc_domain",
     CLOUDS,
     "sbc_cloud",
+    "sbc_tenants",
+    "sbc_tenant_records",
     "sbc_dns",
     "sbc_contact_email",
     "sbc_ssh_sources",
@@ -107,7 +109,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # no types
             variables = defaults | task_vars["hostvars"].raw_get(host)
             values, problems = self._evaluate(variables, VARIABLES)
             tokens[host] = str(values.pop(TOKEN, "") or os.environ.get("DIGITALOCEAN_ACCESS_TOKEN", ""))
-            clouds = list(values.pop(CLOUDS, ()))
+            clouds = dict(values.pop(CLOUDS, {}))
             customer = Customer(host, _place(values.pop("inventory_file", None)), values)
             customers.append(customer)
             mistakes += [

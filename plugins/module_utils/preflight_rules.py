@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from ansible.module_utils.digitalocean import checked_endpoint, fingerprint
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 TAGGABLE = re.compile(r"[a-z0-9-]{1,200}")
 LONGEST_NAME = 253
+LETS_ENCRYPT = ("production", "staging")
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ def is_email(text: Any) -> bool:
     return bool(re.fullmatch(r"[^\s@,;<>]+", local)) and is_host_name(domain.lower())
 
 
-def check_customer(customer: Customer, clouds: Collection[str]) -> list[Mistake]:
-    """Mistakes that one customer's variables show by themselves."""
+def check_customer(customer: Customer, clouds: Mapping[str, Mapping[str, Any]]) -> list[Mistake]:
+    """Mistakes that one customer's variables show by themselves; `clouds` are Microsoft's, with their facts."""
     values, found = customer.values, customer.mistake
     mistakes = []
     if not TAGGABLE.fullmatch(customer.host):
@@ -81,6 +82,7 @@ def check_customer(customer: Customer, clouds: Collection[str]) -> list[Mistake]
             found("inventory_hostname", "cannot be a tag", "rename the host: a-z, 0-9 and '-' only, 200 at most")
         )
     mistakes += _check_names(customer)
+    mistakes += _check_tenants(customer)
     if values.get("sbc_cloud") not in clouds:
         mistakes.append(found("sbc_cloud", "is no Microsoft cloud that is known", f"choose one of {', '.join(clouds)}"))
     if values.get("sbc_dns") not in ("digitalocean", "manual"):
@@ -95,9 +97,18 @@ def check_customer(customer: Customer, clouds: Collection[str]) -> list[Mistake]
         except ValueError as error:
             mistakes.append(found("droplet_ssh_public_key", f"is {error}", "write the text of the .pub file"))
     directory = values.get("certificate_directory", "production")
-    if directory not in ("production", "staging") and not str(directory).startswith("https://"):
+    if directory not in LETS_ENCRYPT and not str(directory).startswith("https://"):
         mistakes.append(
             found("certificate_directory", "is no ACME directory", "choose production, staging or a https:// URL")
+        )
+    cloud = clouds.get(str(values.get("sbc_cloud")), {})
+    if directory in LETS_ENCRYPT and cloud.get("certificate_roots") and not values.get("sbc_certificate_files"):
+        problem = (
+            f"is Let's Encrypt's, and {cloud.get('title', values['sbc_cloud'])} takes certificates of DigiCert only"
+        )
+        remedy = "bring one with sbc_certificate_files, or write the URL of an ACME directory of DigiCert's"
+        mistakes.append(
+            Mistake(customer.host, "certificate_directory", directory, problem, f"{remedy} ({customer.place})")
         )
     return mistakes
 
@@ -124,6 +135,50 @@ def _check_names(customer: Customer) -> list[Mistake]:
     return mistakes
 
 
+def _check_tenants(customer: Customer) -> list[Mistake]:
+    """Tenants are full names one label below the FQDN: as far as the wildcard of the certificate reaches."""
+    fqdn, tenants = customer.values.get("sbc_fqdn"), customer.values.get("sbc_tenants", [])
+    mistakes = []
+    if customer.values.get("sbc_tenant_records", "each") not in ("each", "wildcard"):
+        mistakes.append(customer.mistake("sbc_tenant_records", "is unknown", "choose each or wildcard"))
+    if not isinstance(tenants, list):
+        remedy = "list the tenants' full names, such as [fabrikam.sbc1.example.com]"
+        return [*mistakes, customer.mistake("sbc_tenants", "is no list", remedy)]
+    if not isinstance(fqdn, str) or not is_host_name(fqdn):
+        return mistakes
+    seen: set[str] = set()
+    for tenant in tenants:
+        if wrong := _tenant_mistake(tenant, fqdn) or (tenant in seen and ("is there twice", "leave one of them out")):
+            problem, remedy = wrong
+            mistakes.append(Mistake(customer.host, "sbc_tenants", tenant, problem, f"{remedy} ({customer.place})"))
+        seen.add(str(tenant))
+    return mistakes
+
+
+def _tenant_mistake(tenant: Any, fqdn: str) -> tuple[str, str] | None:
+    """What is wrong with a tenant's name, and what to do."""
+    if "*" in str(tenant):
+        remedy = (
+            "write the full name of every tenant; sbc_tenant_records: wildcard makes one DNS record for all of them"
+        )
+        return "is a wildcard, and each tenant has a name of its own", remedy
+    if not is_host_name(tenant):
+        return "is not a host name", f"write it in full and in lower case, such as fabrikam.{fqdn}"
+    if tenant == fqdn:
+        return "is sbc_fqdn itself", "leave it out, it is served anyway"
+    if not tenant.endswith(f".{fqdn}"):
+        return f"is not under {fqdn}", f"write a name one label below it, such as {tenant.split('.')[0]}.{fqdn}"
+    labels = tenant.removesuffix(f".{fqdn}").split(".")
+    if len(labels) > 1:
+        problem = (
+            f"is {len(labels)} labels below {fqdn}: the certificate's wildcard covers one, and there is none below it"
+        )
+        one = f"{'-'.join(labels)}.{fqdn}"
+        remedy = f"use one label, such as {one}, or give this tenant a customer, and so an SBC, of its own"
+        return problem, remedy
+    return None
+
+
 def _check_sources(customer: Customer) -> list[Mistake]:
     sources = customer.values.get("sbc_ssh_sources")
     remedy = "list the networks that may use SSH, such as [198.51.100.0/24]"
@@ -140,15 +195,20 @@ def _check_sources(customer: Customer) -> list[Mistake]:
 
 
 def check_together(customers: Iterable[Customer]) -> list[Mistake]:
-    """Mistakes that only several customers can make: one FQDN for two of them."""
+    """Mistakes that only several customers can make: one name for two of them."""
     first: dict[str, str] = {}
     mistakes = []
     for customer in customers:
-        fqdn = customer.values.get("sbc_fqdn")
-        if fqdn and first.setdefault(fqdn, customer.host) != customer.host:
-            mistakes.append(
-                customer.mistake("sbc_fqdn", f"is {first[fqdn]}'s already", "give each customer an FQDN of its own")
-            )
+        fqdn, tenants = customer.values.get("sbc_fqdn"), customer.values.get("sbc_tenants")
+        names = [
+            ("sbc_fqdn", fqdn),
+            *(("sbc_tenants", name) for name in (tenants if isinstance(tenants, list) else [])),
+        ]
+        for variable, name in names:
+            if name and (owner := first.setdefault(str(name), customer.host)) != customer.host:
+                remedy = f"give each customer {'an FQDN' if variable == 'sbc_fqdn' else 'tenants'} of its own"
+                problem = f"is {owner}'s already"
+                mistakes.append(Mistake(customer.host, variable, name, problem, f"{remedy} ({customer.place})"))
     return mistakes
 
 

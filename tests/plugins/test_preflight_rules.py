@@ -17,7 +17,11 @@ from ansible.module_utils.preflight_rules import (
     is_host_name,
 )
 
-CLOUDS = ["commercial", "gcc_high", "dod"]
+CLOUDS: dict[str, Any] = {
+    "commercial": {"title": "commercial and GCC", "certificate_roots": []},
+    "gcc_high": {"title": "GCC High", "certificate_roots": ["DigiCert_Global_Root_G2"]},
+    "dod": {"title": "DoD", "certificate_roots": ["DigiCert_Global_Root_G2"]},
+}
 GOOD: dict[str, Any] = {
     "inventory_hostname": "contoso",
     "sbc_fqdn": "sbc1.example.com",
@@ -77,6 +81,19 @@ def test_nothing_to_say_of_a_good_customer() -> None:
         ("sbc_ssh_sources", ["198.51.100.7/24"], "is no network"),
         ("droplet_ssh_public_key", "~/.ssh/id_ed25519.pub", "is not an OpenSSH public key"),
         ("certificate_directory", "letsencrypt", "is no ACME directory"),
+        ("sbc_tenants", "fabrikam.sbc1.example.com", "is no list"),
+        ("sbc_tenants", ["fabrikam"], "is not a host name"),
+        ("sbc_tenants", ["Fabrikam.sbc1.example.com"], "is not a host name"),
+        ("sbc_tenants", ["fabri_kam.sbc1.example.com"], "is not a host name"),
+        ("sbc_tenants", [f"{'x' * 64}.sbc1.example.com"], "is not a host name"),
+        ("sbc_tenants", [{"name": "fabrikam.sbc1.example.com"}], "is not a host name"),
+        ("sbc_tenants", ["*.sbc1.example.com"], "is a wildcard"),
+        ("sbc_tenants", ["sbc1.example.com"], "is sbc_fqdn itself"),
+        ("sbc_tenants", ["fabrikam.example.com"], "is not under sbc1.example.com"),
+        ("sbc_tenants", ["fabrikam.notsbc1.example.com"], "is not under sbc1.example.com"),
+        ("sbc_tenants", ["eu.fabrikam.sbc1.example.com"], "is 2 labels below sbc1.example.com"),
+        ("sbc_tenants", ["fabrikam.sbc1.example.com", "fabrikam.sbc1.example.com"], "is there twice"),
+        ("sbc_tenant_records", "all", "is unknown"),
     ],
 )
 def test_one_mistake(variable: str, value: Any, problem: str) -> None:
@@ -96,6 +113,52 @@ def test_a_host_that_cannot_be_a_tag(host: str) -> None:
 
 def test_a_zone_of_ones_own_needs_no_domain() -> None:
     assert check_customer(customer(sbc_dns="manual", sbc_domain=None), CLOUDS) == []
+
+
+def test_tenants_one_label_below_are_good() -> None:
+    tenants = ["fabrikam.sbc1.example.com", "tailspin-toys.sbc1.example.com"]
+    assert check_customer(customer(sbc_tenants=tenants, sbc_tenant_records="wildcard"), CLOUDS) == []
+
+
+def test_no_wildcard_below_a_wildcard() -> None:
+    (mistake,) = check_customer(customer(sbc_tenants=["eu.fabrikam.sbc1.example.com"]), CLOUDS)
+    assert str(mistake) == (
+        "contoso: sbc_tenants = eu.fabrikam.sbc1.example.com: is 2 labels below sbc1.example.com: the certificate's"
+        " wildcard covers one, and there is none below it; use one label, such as eu-fabrikam.sbc1.example.com, or give"
+        " this tenant a customer, and so an SBC, of its own (inventory/lab/customers.yml)"
+    )
+
+
+def test_every_wrong_tenant_is_named() -> None:
+    tenants = ["fabrikam", "*.sbc1.example.com", "good.sbc1.example.com"]
+    assert [each.value for each in check_customer(customer(sbc_tenants=tenants), CLOUDS)] == tenants[:2]
+
+
+@pytest.mark.parametrize("cloud", ["gcc_high", "dod"])
+@pytest.mark.parametrize("directory", ["production", "staging"])
+def test_a_cloud_that_takes_digicerts_certificates_only(cloud: str, directory: str) -> None:
+    wanted = {"sbc_cloud": cloud, "certificate_directory": directory}
+    (mistake,) = check_customer(customer(**wanted), CLOUDS)
+    assert (mistake.variable, mistake.value) == ("certificate_directory", directory)
+    assert f"{CLOUDS[cloud]['title']} takes certificates of DigiCert only; bring one with sbc_certificate_files" in str(
+        mistake
+    )
+    files = {"chain": "chain.pem", "key": "key.pem"}
+    assert check_customer(customer(**wanted, sbc_certificate_files=files), CLOUDS) == []
+    url = "https://acme.digicert.example/directory"
+    assert check_customer(customer(**wanted | {"certificate_directory": url}), CLOUDS) == []
+
+
+def test_a_name_belongs_to_one_customer() -> None:
+    fabrikam = "fabrikam.sbc1.example.com"
+    one, other = customer(sbc_tenants=[fabrikam]), customer("fabrikam", sbc_fqdn=fabrikam)
+    (mistake,) = check_together([one, other])
+    assert str(mistake).startswith(f"fabrikam: sbc_fqdn = {fabrikam}: is contoso's already; give each customer an FQDN")
+    (mistake,) = check_together([other, one])
+    assert str(mistake).startswith(
+        f"contoso: sbc_tenants = {fabrikam}: is fabrikam's already; give each customer tenants"
+    )
+    assert check_together([one]) == []
 
 
 def test_an_fqdn_belongs_to_one() -> None:
