@@ -13,11 +13,12 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from sbc_probe.config import Config
+from sbc_probe.findings import date
 from sbc_probe.model import Renewal, Unread
 
 LETSENCRYPT = Path("/etc/letsencrypt")
@@ -197,13 +198,15 @@ def advanced(before: Renewal | None, failure: Failure | None, now: float) -> Ren
 def read(path: str) -> Renewal | Unread | None:
     """The record; None where there is none."""
     try:
-        values = json.loads(Path(path).read_text())
-        return Renewal(**values)
+        record = Renewal(**json.loads(Path(path).read_text()))
+        date(record.at)
+        date(record.since or 0)
+        return replace(record, attempts=int(record.attempts))
     except FileNotFoundError:
         return None
     except OSError as error:
         return Unread(f"{path}: {error.strerror}", denied=isinstance(error, PermissionError))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         return Unread(f"{path}: {error}")
 
 

@@ -217,7 +217,14 @@ def test_a_record_is_read_as_it_was_written_by_anybody(tmp_path: Path) -> None:
     assert renewal.read(str(file)) == record
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o644, 0o755)
     assert [path.name for path in file.parent.iterdir()] == ["renewal.json"]
-    for junk in ("{", '{"at": 1, "colour": "red"}', "[]"):
+    for junk in (
+        "{",
+        '{"at": 1, "colour": "red"}',
+        "[]",
+        '{"at": "now"}',
+        '{"at": 1e99}',
+        '{"at": 1, "attempts": "x"}',
+    ):
         file.write_text(junk)
         assert isinstance(renewal.read(str(file)), Unread)
 
