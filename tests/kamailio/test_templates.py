@@ -29,6 +29,7 @@ from tests.kamailio.running import (
     Proxy,
     Start,
     command,
+    exchange,
     listens_on_port,
     needs_kamailio,
     render,
@@ -279,14 +280,18 @@ def test_the_tls_module_and_its_workers_are_those_that_the_handshakes_prove(star
 
 
 @needs_kamailio
-def test_a_renewed_certificate_is_served_after_a_reload(start: Start) -> None:
+def test_a_renewed_certificate_is_served_after_a_reload_and_old_connections_stay(start: Start) -> None:
     sbc = start()
-    with sbc.connect() as session:
-        before = session.getpeercert(binary_form=True)
-    handshakes.make_certificates(sbc.directory)
-    assert "reloaded" in sbc.rpc("tls.reload")
-    with sbc.connect() as session:
-        renewed = session.getpeercert(binary_form=True)
+    with contextlib.ExitStack() as stack:
+        old = [stack.enter_context(sbc.connect(source)) for source in PROXIES]
+        before = old[0].getpeercert(binary_form=True)
+        handshakes.make_certificates(sbc.directory)
+        assert "reloaded" in sbc.rpc("tls.reload")
+        with sbc.connect() as session:
+            renewed = session.getpeercert(binary_form=True)
+            assert exchange(session).startswith("SIP/2.0 200 ")
+        for session in old:
+            assert exchange(session).startswith("SIP/2.0 200 ")
     assert before != renewed
     (sbc.directory / "sbc.key").write_bytes((sbc.directory / "peer.key").read_bytes())
     with pytest.raises(LookupError, match="TLS configuration"):
