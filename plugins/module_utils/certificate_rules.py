@@ -114,19 +114,23 @@ def check_files(
     from sbc_probe.ours import BOUGHT_NOTICE
 
     now, cloud = time.time(), str(customer.values.get("sbc_cloud"))
-    accepted, unknown = accepted_roots(roots, added_roots)
-    if unknown:
-        warnings.append(
-            f"{customer.host}: {FILES}.chain = {files['chain']}: whether its root is accepted cannot be told here,"
-            f" because {unknown}; verify will tell"
-        )
+    accepted, missing = accepted_roots(roots, added_roots)
+    untold = (
+        f"{customer.host}: {FILES}.chain = {files['chain']}: whether its root is accepted cannot be told here, because"
+        f" {', '.join(missing)} cannot be read; verify will tell"
+    )
+    if not accepted:
+        warnings.append(untold)
     findings = judge_files(contents["chain"], contents.get("key"), names, accepted, now, cloud)
     for finding in findings:
         part = "key" if finding.cause in (Cause.CERTIFICATE_KEY_UNREADABLE, Cause.CERTIFICATE_KEY_MISMATCH) else "chain"
         problem, remedy = (
             f"{text[:1].lower()}{text[1:].rstrip('.')}" for text in (finding.evidence, finding.next_step)
         )
-        if finding.cause is Cause.CERTIFICATE_UNTRUSTED and not roots and judged_by_this_machine(contents["chain"]):
+        fails_here = finding.cause is Cause.CERTIFICATE_UNTRUSTED and judged_by_this_machine(contents["chain"])
+        if fails_here and missing:
+            warnings.append(untold)
+        elif fails_here and not roots:
             warnings.append(
                 f"{customer.host}: {FILES}.chain = {files['chain']}: {problem} of this machine's; if"
                 " the droplet knows none either, verify will say so"
@@ -145,18 +149,19 @@ def check_files(
     return mistakes, warnings
 
 
-def accepted_roots(names: Sequence[str], added: Mapping[str, str]) -> tuple[bytes | None, str | None]:
-    """The roots that a chain may lead to, PEM; or None, and why this machine does not know them.
+def accepted_roots(names: Sequence[str], added: Mapping[str, str]) -> tuple[bytes | None, list[str]]:
+    """The roots that a chain may lead to, PEM, or None; and the files with others that this machine does not have.
 
     `names` are Debian's, or those of `added`; without names, all of the machine's count and all that are added.
     """
-    own = [root for name, root in added.items() if name in names or not names]
-    files = [NAMED_ROOTS / f"{name}.crt" for name in names if name not in added] if names else [ALL_ROOTS]
-    try:
-        known = [file.read_bytes() for file in files]
-    except OSError as error:
-        return None, f"{error.filename}: {error.strerror}"
-    return b"\n".join([*known, *(root.encode() for root in own)]), None
+    known = [root.encode() for name, root in added.items() if name in names or not names]
+    missing = []
+    for file in [NAMED_ROOTS / f"{name}.crt" for name in names if name not in added] if names else [ALL_ROOTS]:
+        try:
+            known.append(file.read_bytes())
+        except OSError:
+            missing.append(str(file))
+    return b"\n".join(known) or None, missing
 
 
 def judged_by_this_machine(chain: bytes) -> bool:

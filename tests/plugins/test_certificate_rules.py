@@ -211,10 +211,13 @@ def test_several_mistakes_are_several_lines(files: Files) -> None:
 
 def test_roots_that_are_not_known_here_are_not_guessed(files: Files) -> None:
     files.roots = ("Accepted_Root", "Root_Of_A_Newer_Debian")
-    mistakes, (warning,) = files.write().judge()
-    assert mistakes == []
-    assert "cannot be told here" in warning
-    assert "Root_Of_A_Newer_Debian.crt" in warning
+    assert files.write().judge() == ([], []), "it leads to the one that is known"
+    for roots in (("Root_Of_A_Newer_Debian",), ("Root_Of_A_Newer_Debian", "other")):
+        files.roots, files.added = roots, {"other": STRANGER.pem}
+        mistakes, (warning,) = files.judge()
+        assert mistakes == []
+        assert "cannot be told here" in warning
+        assert "Root_Of_A_Newer_Debian.crt" in warning
 
 
 def test_where_every_root_counts_this_machine_does_not_decide(files: Files) -> None:
