@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -14,12 +13,6 @@ from tests.e2e import world
 HERE = Path(__file__).parent
 FIVE: list[str] = yaml.safe_load((HERE / "five.yml").read_text())["sbc_tenants"]
 SIXTH = "wingtip.contoso.voip.test"
-
-
-def ask(name: str) -> dict[str, Any]:
-    """Microsoft looks the name up, connects, verifies the certificate for it and sends OPTIONS."""
-    answer: dict[str, Any] = control("POST", "microsoft/options", {"fqdn": name})
-    return answer
 
 
 def rollout(tenants: str) -> world.Run:
@@ -34,14 +27,14 @@ def kamailio_pid() -> str:
 
 @pytest.mark.parametrize("name", [world.FQDN, *FIVE])
 def test_every_name_is_answered_under_its_own_certificate(name: str) -> None:
-    answer = ask(name)
+    answer = world.options(name)
     assert answer["code"] == 200, answer
     assert set(answer["certificate"]["names"]) == {world.FQDN, f"*.{world.FQDN}"}
     assert f"sip:{name}:5061" in answer["contact"]
 
 
 def test_no_other_name_is_answered() -> None:
-    assert ask(SIXTH)["code"] is None
+    assert world.options(SIXTH)["code"] is None
     with world.connection(FIVE[0]) as connection:
         assert connection.ask(f"stranger.{world.FQDN}")["code"] == 404
         assert connection.ask(f"deeper.{FIVE[0]}")["code"] == 404
@@ -73,12 +66,12 @@ def test_a_sixth_comes_and_goes_while_a_connection_stays_up() -> None:
             "contact": f"<sip:{FIVE[0]}:5061;transport=tls>",
             "fingerprint": connection.fingerprint,
         }
-        answer = ask(SIXTH)
+        answer = world.options(SIXTH)
         assert answer["code"] == 200, answer
         assert answer["certificate"]["fingerprint"] == connection.fingerprint, "no new certificate was needed"
 
         rollout("five.yml")
         assert connection.ask(SIXTH)["code"] == 404
         assert connection.ask(FIVE[0])["code"] == 200
-        assert ask(SIXTH)["code"] is None, "its record is gone"
+        assert world.options(SIXTH)["code"] is None, "its record is gone"
         assert kamailio_pid() == before
