@@ -98,7 +98,7 @@ _WORDS = (
     (r"rejectedIdentifier|forbidden by policy|error:caa\b", Cause.REFUSED),
     (r"Account at .* does not exist|accountDoesNotExist|account.*(deactivated|revoked|not valid)", Cause.ACCOUNT),
     (
-        r"HTTPS?ConnectionPool|Connection aborted|anti-replay nonce|badNonce|Failed to resolve|"
+        r"HTTPS?ConnectionPool|^Requesting \S+: |Connection aborted|anti-replay nonce|badNonce|Failed to resolve|"
         r"Name or service not known|serverInternal|JSONDecodeError|<Response \[5\d\d\]>|Unexpected response|timed out",
         Cause.DIRECTORY_DOWN,
     ),
