@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.__main__ import control
+from lab import settings
 from tests.e2e import world
 
 TLS = "/etc/kamailio/tls"
@@ -63,31 +63,6 @@ def test_a_certificate_that_kamailio_has_not_loaded(own_again: None, tmp_path: P
     world.red_with("certificate_not_loaded", "tls.reload")
 
 
-def test_a_rebuilt_droplet_gets_its_certificate_back(proven: None, tmp_path: Path) -> None:
-    """Six times in a week would meet Let's Encrypt's limit of five; nothing is asked at all."""
-    inventory = world.inventory(tmp_path / "inventory", {"rebuilt": {"sbc_fqdn": "rebuilt.voip.test"}})
-    world.lab("trunk", "rebuilt.voip.test")
-
-    def rollout() -> str:
-        done = world.playbook("site.yml", "-i", str(inventory))
-        assert done.code == 0, done.text
-        shown = world.run("ansible", "-i", str(inventory), "rebuilt", "-m", "command", "-a", f"cat {TLS}/fullchain.pem")
-        return shown.text.partition("-----BEGIN")[2]
-
-    try:
-        first = rollout()
-        asked = control("GET", "acme/orders")
-        world.destroy("rebuilt")
-        assert rollout() == first
-        assert control("GET", "acme/orders") == asked
-        saved = inventory / "state/rebuilt/certificate.vault"
-        assert saved.read_text().startswith("$ANSIBLE_VAULT")
-        assert saved.stat().st_mode & 0o077 == 0
-    finally:
-        world.destroy("rebuilt")
-        world.lab("trunk", "rebuilt.voip.test", "--remove")
-
-
 def test_the_fifth_certificate_in_a_week_is_warned_of(proven: None, tmp_path: Path) -> None:
     ledger = world.ROOT / f"inventory/lab/state/{world.CUSTOMER}/certificate.json"
     before = ledger.read_text()
@@ -102,13 +77,23 @@ def test_the_fifth_certificate_in_a_week_is_warned_of(proven: None, tmp_path: Pa
         ledger.write_text(before)
 
 
-def test_staging_is_a_rehearsal_and_production_takes_over_without_a_gap(proven: None) -> None:
-    with world.connection(world.FQDN) as connection:
-        rehearsed = world.playbook("site.yml", "-e", "certificate_directory=staging")
+def test_staging_is_a_rehearsal_and_production_takes_over_without_a_gap(proven: None, tmp_path: Path) -> None:
+    customer, fqdn = "rehearsed", "rehearsed.voip.test"
+    inventory = world.inventory(tmp_path / "inventory", {customer: {"sbc_fqdn": fqdn}})
+    world.lab("trunk", fqdn)
+    try:
+        rehearsed = world.playbook("site.yml", "-i", str(inventory), "-e", "certificate_directory=staging")
+        assert rehearsed.code == 2, rehearsed.text
         assert "Cause: certificate_rehearsal" in rehearsed.text
         assert "certificate_directory: production" in rehearsed.text
-        assert connection.ask(world.FQDN)["code"] == 200
-        swapped = world.playbook("site.yml")
-        assert swapped.code == 0, swapped.text
-    with world.connection(world.FQDN) as after:
-        assert after.fingerprint != connection.fingerprint
+        staging = settings.ROOTS / "acme-staging.pem"
+        with world.connection(fqdn, to=world.address(customer), roots=staging) as connection:
+            assert connection.ask(fqdn)["code"] == 200
+            swapped = world.playbook("site.yml", "-i", str(inventory))
+            assert swapped.code == 0, swapped.text
+            assert connection.ask(fqdn)["code"] == 200, "it goes on with what it began with"
+            with world.connection(fqdn, to=world.address(customer)) as after:
+                assert after.ask(fqdn)["code"] == 200
+    finally:
+        world.destroy(customer)
+        world.lab("trunk", fqdn, "--remove")

@@ -173,15 +173,14 @@ class Connection:
 
 
 @contextmanager
-def connection(name: str) -> Iterator[Connection]:
-    """Connect as Microsoft to the SBC by one of its names, which its certificate must carry."""
-    proxy, address = PROXIES[0], settings.MICROSOFT_PROXIES[PROXIES[0]][1]
-    sbc = check()["address"]
+def connection(name: str, to: str | None = None, roots: Path = settings.ROOTS / "acme.pem") -> Iterator[Connection]:
+    """Connect as Microsoft to the SBC by one of its names, which its certificate must carry and lead to `roots`."""
+    proxy, source = PROXIES[0], settings.MICROSOFT_PROXIES[PROXIES[0]][1]
     argv = [
         *network.in_namespace(f"{settings.ROUTER}-microsoft"),
-        *(sys.executable, "-m", "tests.e2e.caller", sbc, name, "--source", address),
+        *(sys.executable, "-m", "tests.e2e.caller", to or address(CUSTOMER), name, "--source", source),
         *("--certificate", str(settings.CA / f"{proxy}.pem"), "--key", str(settings.CA / f"{proxy}.key")),
-        *("--roots", str(settings.ROOTS / "acme.pem")),
+        *("--roots", str(roots)),
     ]
     with subprocess.Popen(
         argv, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -202,6 +201,12 @@ def inventory(directory: Path, hosts: Mapping[str, Mapping[str, Any]]) -> Path:
     )
     (directory / "customers.yml").write_text(json.dumps({"sbc": {"hosts": hosts}}))
     return directory
+
+
+def address(customer: str) -> str:
+    """The public address of a customer's droplet."""
+    (droplet,) = api("GET", f"droplets?tag_name=sbc:customer:{customer}")["droplets"]
+    return next(str(each["ip_address"]) for each in droplet["networks"]["v4"] if each["type"] == "public")
 
 
 def destroy(customer: str) -> None:
