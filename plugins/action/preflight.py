@@ -58,6 +58,7 @@ VARIABLES = (
     "droplet_image",
     "droplet_ssh_public_key",
     "certificate_directory",
+    "certificate_directories",
     FILES,
 )
 # What is worked out of the others: where it cannot be, they are the mistake.

@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible.module_utils.digitalocean import checked_endpoint, fingerprint
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 TAGGABLE = re.compile(r"[a-z0-9-]{1,200}")
 LONGEST_NAME = 253
-LETS_ENCRYPT = ("production", "staging")
+LETS_ENCRYPT = ".letsencrypt.org"
 
 
 @dataclass(frozen=True)
@@ -96,20 +97,7 @@ def check_customer(customer: Customer, clouds: Mapping[str, Mapping[str, Any]]) 
             fingerprint(str(values["droplet_ssh_public_key"]))
         except ValueError as error:
             mistakes.append(found("droplet_ssh_public_key", f"is {error}", "write the text of the .pub file"))
-    directory = values.get("certificate_directory", "production")
-    if directory not in LETS_ENCRYPT and not str(directory).startswith("https://"):
-        mistakes.append(
-            found("certificate_directory", "is no ACME directory", "choose production, staging or a https:// URL")
-        )
-    cloud = clouds.get(str(values.get("sbc_cloud")), {})
-    if directory in LETS_ENCRYPT and cloud.get("certificate_roots") and not values.get("sbc_certificate_files"):
-        problem = (
-            f"is Let's Encrypt's, and {cloud.get('title', values['sbc_cloud'])} takes certificates of DigiCert only"
-        )
-        remedy = "bring one with sbc_certificate_files, or write the URL of an ACME directory of DigiCert's"
-        mistakes.append(
-            Mistake(customer.host, "certificate_directory", directory, problem, f"{remedy} ({customer.place})")
-        )
+    mistakes += _check_directory(customer, clouds.get(str(values.get("sbc_cloud")), {}))
     return mistakes
 
 
@@ -177,6 +165,22 @@ def _tenant_mistake(tenant: Any, fqdn: str) -> tuple[str, str] | None:
         remedy = f"use one label, such as {one}, or give this tenant a customer, and so an SBC, of its own"
         return problem, remedy
     return None
+
+
+def _check_directory(customer: Customer, cloud: Mapping[str, Any]) -> list[Mistake]:
+    values, found = customer.values, customer.mistake
+    if "certificate_directory" not in values or values.get("sbc_certificate_files"):
+        return []
+    named = values.get("certificate_directories") or {}
+    url = urlsplit(str(named.get(str(values["certificate_directory"]), values["certificate_directory"])))
+    if url.scheme != "https" or not url.hostname:
+        names = ", ".join(named)
+        return [found("certificate_directory", "is no ACME directory", f"choose {names} or a https:// URL")]
+    if cloud.get("certificate_roots") and url.hostname.endswith(LETS_ENCRYPT):
+        problem = f"is Let's Encrypt's, and {cloud.get('title')} takes certificates of DigiCert only"
+        remedy = "bring one with sbc_certificate_files, or write the URL of an ACME directory of DigiCert's"
+        return [found("certificate_directory", problem, remedy)]
+    return []
 
 
 def _check_sources(customer: Customer) -> list[Mistake]:
