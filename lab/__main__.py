@@ -22,7 +22,7 @@ from lab.daemon import GROUP
 from lab.microsoft import ca, sip
 
 START_TIMEOUT = 60
-PROXY_FAULTS = ("none", "down", "refuse", "silent", "mute")
+PROXY_FAULTS = ("none", "down", "refuse", "silent", "mute", "misnamed")
 DIRECTORIES = {"acme": "production", "acme-staging": "staging"}
 
 CLOUDS = sorted({cloud for cloud, _ in settings.MICROSOFT_PROXIES.values()})

@@ -59,7 +59,7 @@ class Services:
         acme = network.add_host("acme", [address for _, address, _ in settings.ACME.values()])
         microsoft = network.add_host("microsoft", [address for _, address in settings.MICROSOFT_PROXIES.values()])
         hosts = [host for host, _, _ in settings.ACME.values()]
-        root, leaves = ca.prepare(settings.CA, [*hosts, *settings.MICROSOFT_PROXIES])
+        root, leaves = ca.prepare(settings.CA, [*hosts, *settings.MICROSOFT_PROXIES, settings.MISNAMED])
         _publish(MICROSOFT_ROOT, root.certificate.read_text())
         _publish(settings.ROOTS / settings.DIGICERT_ROOT, self.seller.root.pem)
         directories = _directories(leaves)
@@ -189,6 +189,10 @@ def _microsoft(leaves: dict[str, ca.Files]) -> str:
                 "trusted_roots": {
                     cloud: [str(settings.ROOTS / root) for root in roots]
                     for cloud, roots in settings.CLOUD_ROOTS.items()
+                },
+                "misnamed": {
+                    "certificate": str(leaves[settings.MISNAMED].certificate),
+                    "key": str(leaves[settings.MISNAMED].key),
                 },
                 "proxies": proxies,
                 "options_interval": settings.OPTIONS_INTERVAL,

@@ -49,6 +49,9 @@ MICROSOFT_PROXIES = {
     "sip.pstnhub.dod.teams.microsoft.us": ("dod", "52.127.64.1"),
 }
 
+# Whom a proxy's certificate is for when that is its fault.
+MISNAMED = "sip.other.example"
+
 # Whose certificates each of Microsoft's clouds accepts, by files in ROOTS: the government's take DigiCert's only.
 DIGICERT_ROOT = "digicert.pem"
 CLOUD_ROOTS = {

@@ -4,7 +4,8 @@ GET    /trunks, /trunks/{fqdn}   Microsoft's view of the SBCs
 PUT    /trunks/{fqdn}            {"enabled": true, "cloud": "commercial"}, both optional
 DELETE /trunks/{fqdn}
 GET    /proxies                  the proxies, their faults and connections
-POST   /proxies/{name}/fault     {"kind": "down|refuse|error|silent|mute|none"}; error: also code, reason, retry_after
+POST   /proxies/{name}/fault     {"kind": "down|refuse|error|silent|mute|misnamed|none"}
+                                 error: also code, reason, retry_after; to and from misnamed all connections end
 POST   /options                  {"fqdn", "cloud": "commercial"}: OPTIONS to fqdn:5061 now, and what came of it
 GET    /settings                 the timers, in seconds
 PUT    /settings                 {"options_interval", "demote_after", "timeout"}, all optional

@@ -13,7 +13,7 @@ import ssl
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,8 @@ class ProxyConfig:
     address: str
     certificate: Path
     key: Path
+    misnamed_certificate: Path
+    misnamed_key: Path
     trusted_roots: tuple[Path, ...]
     port: int = SIP_TLS_PORT
 
@@ -84,7 +86,8 @@ class Proxy:
         self.config = config
         self.world = world
         self.fault = Fault()
-        self._identity = tls.Identity(config.certificate, config.key, config.trusted_roots)
+        self._own = tls.Identity(config.certificate, config.key, config.trusted_roots)
+        self._misnamed = tls.Identity(config.misnamed_certificate, config.misnamed_key, config.trusted_roots)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._probes: dict[str, asyncio.Task[None]] = {}
@@ -97,10 +100,15 @@ class Proxy:
     def connections(self) -> int:
         return len(self._connections)
 
+    @property
+    def _identity(self) -> tls.Identity:
+        return self._misnamed if self.fault.kind == "misnamed" else self._own
+
     async def start(self) -> None:
         """Raises OSError when the address cannot be had, and what `tls.Identity.contexts` raises."""
         if self._server is None:
-            self._identity.contexts()
+            self._own.contexts()
+            self._misnamed.contexts()
             self._server = await asyncio.start_server(self._accept, self.config.address, self.config.port, backlog=1024)
 
     async def stop(self) -> None:
@@ -108,19 +116,19 @@ class Proxy:
         server, self._server = self._server, None
         if server:
             server.close()
-        tasks = [*self._connections, *self._probes.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _end([*self._connections, *self._probes.values()])
         self._probes.clear()
 
     async def set_fault(self, fault: Fault) -> None:
         """Raises OSError when the listener cannot come back."""
+        identity = self._identity
         self.fault = fault
         if fault.kind == "down":
             await self.stop()
-        else:
-            await self.start()
+            return
+        if self._identity is not identity:
+            await _end([*self._connections])
+        await self.start()
 
     def forget(self, fqdn: str) -> None:
         """End the proxy's own OPTIONS to a trunk that is no more."""
@@ -343,6 +351,12 @@ class Proxy:
         if seen.received is None or seen.received.code != received.code:
             log.info("%s: OPTIONS of %s from %s: %s", self.config.name, trunk.fqdn, received.source, received.code)
         seen.received = received
+
+
+async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _describe(exc: Exception, connected: bool) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from lab.microsoft import sip
 
-FaultKind = Literal["none", "down", "refuse", "error", "silent", "mute"]
+FaultKind = Literal["none", "down", "refuse", "error", "silent", "mute", "misnamed"]
 
 
 @dataclass(slots=True)
@@ -29,7 +29,10 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What a proxy does wrong on purpose. `code`, `reason` and `retry_after` (seconds) belong to kind `error`."""
+    """What a proxy does wrong on purpose. `code`, `reason` and `retry_after` (seconds) belong to kind `error`.
+
+    What is `misnamed` has another's certificate, from the same root, for every connection in either direction.
+    """
 
     kind: FaultKind = "none"
     code: int = 503

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lab import settings
 from tests.e2e import world
 
 
@@ -12,6 +13,7 @@ from tests.e2e import world
     [
         ("down", "proxy_unreachable", ["sip2.pstnhub.microsoft.com", "refuses TCP"]),
         ("refuse", "proxy_forbids", ["sip2.pstnhub.microsoft.com", "403"]),
+        ("misnamed", "proxy_certificate_name", ["sip2.pstnhub.microsoft.com", settings.MISNAMED]),
         pytest.param("silent", "proxy_silent", ["sip2.pstnhub.microsoft.com"], marks=pytest.mark.full),
     ],
 )

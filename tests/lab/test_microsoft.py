@@ -57,6 +57,7 @@ FIRST = "sip.pstnhub.microsoft.com"
 COMMERCIAL = [name for name, (cloud, _) in PROXIES.items() if cloud == "commercial"]
 FQDN = "sbc.contoso.example"
 SBC_ADDRESS = "127.0.1.10"
+OTHER = "sip.other.example"
 PATIENCE = 10.0
 
 
@@ -158,7 +159,7 @@ class Microsoft:
         self.config = directory / "microsoft-config.json"
         with socket.create_server(("127.0.1.1", 0)) as probe:
             self.port: int = probe.getsockname()[1]
-        self.ca, leaves = ca.prepare(directory / "microsoft-ca", PROXIES)
+        self.ca, leaves = ca.prepare(directory / "microsoft-ca", [*PROXIES, OTHER])
         proxies = [
             {
                 "cloud": cloud,
@@ -176,6 +177,7 @@ class Microsoft:
                     "control": str(self.socket),
                     "resolver": resolver,
                     "trusted_roots": {"commercial": [str(roots), str(digicert)], "gcc_high": [str(digicert)]},
+                    "misnamed": {"certificate": str(leaves[OTHER].certificate), "key": str(leaves[OTHER].key)},
                     "state": str(directory / "state" / "microsoft.json"),
                     "options_interval": 0.2,
                     "timeout": 3,
@@ -921,6 +923,40 @@ def test_a_silent_and_a_mute_proxy(microsoft: Microsoft, sbc: Sbc) -> None:
     microsoft.fault(FIRST, kind="none")
     sbc.ping()
     until(lambda: microsoft.view()["active"], "Active")
+
+
+def test_a_misnamed_proxy_has_a_good_certificate_for_another_name(microsoft: Microsoft, sbc: Sbc) -> None:
+    def any_name(context: ssl.SSLContext) -> None:
+        context.check_hostname = False
+
+    def names(line: Line) -> frozenset[str]:
+        der = line.sock.getpeercert(binary_form=True)
+        assert der
+        return tls.names_of(x509.load_der_x509_certificate(der))
+
+    microsoft.register()
+    with sbc.connect() as before, sbc.connect("sip2.pstnhub.microsoft.com") as elsewhere:
+        assert before.ask(sbc.options()).code == 200
+        assert names(before) == {FIRST}
+        view = microsoft.fault(FIRST, kind="misnamed")
+        assert (view["listening"], view["connections"]) == (True, 0)
+        with contextlib.suppress(ConnectionError):
+            assert before.sock.recv(1) == b"", "what the old certificate was shown on ends"
+        assert elsewhere.ask(sbc.options()).code == 200, "the others are as before"
+    with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+        sbc.connect()
+    with sbc.connect(configure=any_name) as line:
+        assert names(line) == {OTHER}, "the chain is trusted"
+        assert line.ask(sbc.options()).code == 200
+        until(lambda: microsoft.view()["active"], "Active: to Microsoft nothing is wrong")
+        microsoft.fault(FIRST, kind="misnamed")
+        assert line.ask(sbc.options()).code == 200, "the same fault again changes nothing"
+        microsoft.fault(FIRST, kind="none")
+        with contextlib.suppress(ConnectionError):
+            assert line.sock.recv(1) == b""
+    with sbc.connect() as line:
+        assert names(line) == {FIRST}
+        assert line.ask(sbc.options()).code == 200
 
 
 # The stream
