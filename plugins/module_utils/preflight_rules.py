@@ -14,6 +14,8 @@ from ansible.module_utils.digitalocean import checked_endpoint, fingerprint
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 TAGGABLE = re.compile(r"[a-z0-9-]{1,200}")
 LONGEST_NAME = 253
+# The longest FQDN that a trunk can have: Microsoft Learn, New-CsOnlinePSTNGateway, parameter -Fqdn.
+LONGEST_TRUNK = 63
 LETS_ENCRYPT = ".letsencrypt.org"
 
 
@@ -112,6 +114,8 @@ def _check_names(customer: Customer) -> list[Mistake]:
         found("sbc_fqdn", "is missing", "write the SBC's full name, such as sbc1.example.com")
     elif not is_host_name(fqdn):
         found("sbc_fqdn", "is not a host name", "write it in lower case, such as sbc1.example.com")
+    elif len(fqdn) > LONGEST_TRUNK:
+        found("sbc_fqdn", f"has {len(fqdn)} characters, and Microsoft takes {LONGEST_TRUNK}", "choose a shorter name")
     elif fqdn.endswith(".onmicrosoft.com"):
         found("sbc_fqdn", "is Microsoft's own name, which no SBC can have", "use a domain of your own")
     elif is_host_name(domain) and not fqdn.endswith(f".{domain}"):
@@ -164,6 +168,8 @@ def _tenant_mistake(tenant: Any, fqdn: str) -> tuple[str, str] | None:
         one = f"{'-'.join(labels)}.{fqdn}"
         remedy = f"use one label, such as {one}, or give this tenant a customer, and so an SBC, of its own"
         return problem, remedy
+    if len(tenant) > LONGEST_TRUNK:
+        return f"has {len(tenant)} characters, and Microsoft takes {LONGEST_TRUNK}", "choose a shorter name"
     return None
 
 
