@@ -1,7 +1,8 @@
-"""A customer whose zone is not at DigitalOcean: the record is printed and waited for, and the run goes on."""
+"""A customer whose zone is not at DigitalOcean: the records are printed and waited for, and the run goes on."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,15 +12,16 @@ from lab.__main__ import control
 from tests.e2e import world
 
 FQDN = "sbc.fabrikam.test"
+TENANT = f"adatum.{FQDN}"
 
 
 @pytest.fixture
 def inventory(tmp_path: Path) -> Path:
-    settings = {"sbc_fqdn": FQDN, "sbc_domain": "fabrikam.test", "sbc_dns": "manual"}
+    settings = {"sbc_fqdn": FQDN, "sbc_domain": "fabrikam.test", "sbc_dns": "manual", "sbc_tenants": [TENANT]}
     return world.inventory(tmp_path / "manual", {"fabrikam": settings})
 
 
-def test_the_record_is_asked_for_and_waited_for(trunk: None, inventory: Path) -> None:
+def test_the_records_are_asked_for_and_waited_for(trunk: None, inventory: Path) -> None:
     control("PUT", f"microsoft/trunks/{FQDN}", {"enabled": True})
     said: list[str] = []
     with subprocess.Popen(
@@ -37,11 +39,19 @@ def test_the_record_is_asked_for_and_waited_for(trunk: None, inventory: Path) ->
             if "FAILED - RETRYING: [fabrikam]" in line:
                 break
         text = " ".join("".join(said).split())
-        assert f"{FQDN}. 300 IN A " in text, text
-        address = text.split(f"{FQDN}. 300 IN A ")[1].split()[0].rstrip("'\"")
-        control("PUT", "dns/names", control("GET", "dns/names") | {FQDN: address})
+        printed = re.findall(r"(\S+)\. 300 IN (A|NS) ([\w.-]+)", text)
+        assert [(name, kind) for name, kind, _ in printed] == [
+            (FQDN, "A"),
+            (TENANT, "A"),
+            (f"_acme-challenge.{FQDN}", "NS"),
+        ], text
+        made = {name: {kind: data} for name, kind, data in printed}
+        control("PUT", "dns/names", control("GET", "dns/names") | made)
         said += rollout.stdout.readlines()
     assert rollout.returncode == 0, "".join(said)
     assert "PROVEN" in "".join(said)
+    answer = world.options(TENANT)
+    assert answer["code"] == 200, answer
+    assert f"*.{FQDN}" in answer["certificate"]["names"]
     world.destroy("fabrikam")
     control("DELETE", f"microsoft/trunks/{FQDN}")
