@@ -90,9 +90,9 @@ def retire(rpc_socket: str, within: float) -> Outcome:
 
 
 def _schedule(count: int, begin: float, within: float) -> Iterator[float]:
-    """When to mark each, the first at once and the last early enough to be gone in time."""
+    """When to mark each: none at once, and the last early enough to be gone in time."""
     window = max(0.0, within - CLOSING)
-    return (begin + window * number / count for number in range(count))
+    return (begin + window * number / count for number in range(1, count + 1))
 
 
 def _open(rpc_socket: str) -> set[Connection]:
