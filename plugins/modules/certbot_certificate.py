@@ -356,14 +356,12 @@ def refusal(found: Lineage | None, wanted: Lineage, given: dict[str, Any], run: 
         )
     rc, out, err = run([given["challenge_hook"], "room"])
     if rc != 0:
-        return (err or out).strip()
+        return "; ".join((err or out).splitlines())
     if given["challenge"] == "dns":
         seen = delegated(name, given["challenge_hook"], given["delegation_wait"], run)
         if seen is not None:
             return (
-                f"nothing was asked for, because questions for _acme-challenge.{name} do not reach this machine"
-                f" ({seen}). It takes the record `_acme-challenge.{name}. IN NS {name}.`, an A record of {name} that"
-                " leads here, and port 53 open for UDP and TCP"
+                f"nothing was asked for, because questions for _acme-challenge.{name} do not reach this machine: {seen}"
             )
     return None
 

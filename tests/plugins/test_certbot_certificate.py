@@ -345,8 +345,7 @@ def test_without_a_delegation_nothing_is_asked_for(certificate: Certificate, mac
     with pytest.raises(Failed) as failure:
         certificate(**WILDCARD, delegation_wait=0)
     message = failure.value.args[0]["msg"]
-    assert f"questions for _acme-challenge.{NAME} do not reach this machine (the resolver says NXDOMAIN)" in message
-    assert f"`_acme-challenge.{NAME}. IN NS {NAME}.`" in message
+    assert f"questions for _acme-challenge.{NAME} do not reach this machine: the resolver says NXDOMAIN" in message
     calls = machine.programs.calls()
     assert calls[-1] == "gate close dns"
     assert not [call for call in calls if call.startswith("certbot")]
