@@ -24,14 +24,14 @@ mount -t proc proc "$3/proc"
 for device in "null 3" "zero 5" "random 8" "urandom 9"; do
     mknod -m 666 "$3/dev/${device% *}" c 1 "${device#* }"
 done
-mkdir -p "$3/run/sshd" "$3/root/.ssh" "$3/shared" "$3/dev/shm"
+mkdir -p "$3/run/sshd" "$3/shared" "$3/dev/shm"
 mount --bind "$4" "$3/shared"
-install -m 600 "$4/key.pub" "$3/root/.ssh/authorized_keys"
 install -m 755 "$4"/bin/* "$3/usr/local/bin/"
 exec chroot "$3" /bin/sh -ec '
     python3 /usr/local/bin/syslog
     exec /usr/sbin/sshd -D -e -p "$0" -h /shared/key -o ListenAddress=127.0.0.1 -o PidFile=none -o UsePAM=no \
-        -o StrictModes=no -o PermitRootLogin=yes -o PasswordAuthentication=no' "$5"
+        -o AuthorizedKeysFile=/shared/key.pub -o StrictModes=no \
+        -o PermitRootLogin=yes -o PasswordAuthentication=no' "$5"
 """
 _SYSLOG = r"""
 import os, socket
