@@ -12,7 +12,7 @@ from tests.e2e import world
     ("kind", "cause", "words"),
     [
         ("down", "proxy_unreachable", ["sip2.pstnhub.microsoft.com", "refuses TCP"]),
-        ("refuse", "proxy_forbids", ["sip2.pstnhub.microsoft.com", "403"]),
+        pytest.param("refuse", "proxy_forbids", ["sip2.pstnhub.microsoft.com", "403"], marks=pytest.mark.full),
         ("misnamed", "proxy_certificate_name", ["sip2.pstnhub.microsoft.com", settings.MISNAMED]),
         pytest.param("silent", "proxy_silent", ["sip2.pstnhub.microsoft.com"], marks=pytest.mark.full),
     ],
@@ -25,6 +25,7 @@ def test_a_proxy_fails(proven: None, kind: str, cause: str, words: list[str]) ->
         world.fault("sip2.pstnhub.microsoft.com", "none")
 
 
+@pytest.mark.full
 def test_port_5061_closed_in_the_cloud_firewall(proven: None) -> None:
     firewall = world.firewall()
     body = {key: firewall[key] for key in ("name", "outbound_rules", "tags", "droplet_ids")}

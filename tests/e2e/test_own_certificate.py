@@ -23,6 +23,7 @@ def served() -> str:
     return fingerprint
 
 
+@pytest.mark.full
 def test_files_come_and_go(proven: None, tmp_path: Path) -> None:
     orders, certbots = control("GET", "acme/orders"), served()
     shown, seen = "", [certbots]

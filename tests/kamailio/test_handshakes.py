@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.kamailio.running import ROOT, TEMPLATES, command, needs_kamailio
 
 SCRIPT = Path(__file__).with_name("handshakes.py")
@@ -32,6 +34,7 @@ def chosen_workers() -> int:
 
 
 @needs_kamailio
+@pytest.mark.full
 def test_the_package_default_spoils_signatures() -> None:
     assert handshakes(PACKAGE_DEFAULT)["bad"] > 0
 
