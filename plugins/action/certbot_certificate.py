@@ -15,7 +15,7 @@ from ansible.plugins.action import ActionBase
 if (_utils := str(Path(__file__).resolve().parents[1] / "module_utils")) not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(_utils)
 
-from ansible.module_utils.certbot_lineage import Entries, accounts, describe, directory_of, leaf
+from ansible.module_utils.certbot_lineage import Entries, accounts, describe, directory_of, is_staging, leaf
 from ansible.module_utils.saved_certificates import (
     PASSWORD_MADE,
     Saved,
@@ -24,7 +24,6 @@ from ansible.module_utils.saved_certificates import (
     ask_droplet,
     date,
     fetch,
-    is_staging,
 )
 
 MODULE = "certbot_certificate"

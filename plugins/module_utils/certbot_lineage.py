@@ -166,6 +166,11 @@ def directory_of(entries: Entries, name: str) -> str:
     return parser.get("renewalparams", "server", fallback="")
 
 
+def is_staging(directory: str) -> bool:
+    """Whether a directory is for rehearsals: nobody trusts its certificates, and its limits are wide."""
+    return "staging" in directory
+
+
 def describe(pem: bytes) -> dict[str, Any]:
     """Names, begin, end (seconds) and fingerprint of a certificate. Raises ValueError if it is none."""
     # Not at the top: a droplet gets python3-cryptography with certbot, and may have neither yet.

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
+from ansible.module_utils.certbot_lineage import is_staging
 from ansible.module_utils.preflight_rules import Customer, Mistake
-from ansible.module_utils.saved_certificates import DAY, Asked, Saved, SavedError, date, is_staging
+from ansible.module_utils.saved_certificates import DAY, Asked, Saved, SavedError, date
 from ansible.parsing.vault import VaultLib, is_encrypted
 
 FILES = "sbc_certificate_files"

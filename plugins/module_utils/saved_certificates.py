@@ -55,11 +55,6 @@ class Asked:
         return {"at": date(self.at), "names": list(self.names), "directory": self.directory}
 
 
-def is_staging(directory: str) -> bool:
-    """Whether a directory is for rehearsals: nobody trusts its certificates, and its limits are wide."""
-    return "staging" in directory
-
-
 def date(at: float) -> str:
     """A time as the record has it."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

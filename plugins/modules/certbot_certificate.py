@@ -156,6 +156,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.certbot_lineage import is_staging
 
 LETSENCRYPT = "/etc/letsencrypt"
 LOG = "/var/log/letsencrypt/letsencrypt.log"
@@ -348,7 +349,7 @@ def delegated(name: str, hook: str, patience: float, run: Run) -> str | None:
 def refusal(found: Lineage | None, wanted: Lineage, given: dict[str, Any], run: Run) -> str | None:
     """Why nothing is asked for although something should be."""
     name = given["name"]
-    if found and "staging" in wanted.directory and "staging" not in found.directory:
+    if found and is_staging(wanted.directory) and not is_staging(found.directory):
         return (
             f"certbot holds one of {found.directory}; one of {wanted.directory} in its place would take the trunk down,"
             " because Microsoft does not trust it. Rehearse with a customer of its own, or remove the one that is"
