@@ -34,6 +34,7 @@ class ExitCode(IntEnum):
 class Cause(StrEnum):
     """Every cause, the most basic first: of several findings the earliest in this order is the primary one."""
 
+    CLOCK_WRONG = "clock_wrong"
     KAMAILIO_DOWN = "kamailio_down"
     KAMAILIO_RPC = "kamailio_rpc"
     NOT_LISTENING = "not_listening"
@@ -60,11 +61,13 @@ class Cause(StrEnum):
     PINGS_STOPPED = "pings_stopped"
     PROXY_DNS = "proxy_dns"
     PROXY_UNREACHABLE = "proxy_unreachable"
-    PROXY_CERTIFICATE = "proxy_certificate"
+    PROXY_CERTIFICATE_EXPIRED = "proxy_certificate_expired"
+    PROXY_CERTIFICATE_UNTRUSTED = "proxy_certificate_untrusted"
     PROXY_CERTIFICATE_NAME = "proxy_certificate_name"
     CERTIFICATE_REHEARSAL = "certificate_rehearsal"
     PROXY_TLS = "proxy_tls"
     PROXY_SILENT = "proxy_silent"
+    PROXY_OVERLOADED = "proxy_overloaded"
     PROXY_REFUSES = "proxy_refuses"
     NOT_ACTIVE = "not_active"
     TENANT_UNRESOLVED = "tenant_unresolved"
@@ -74,8 +77,13 @@ class Cause(StrEnum):
     PROXY_FORBIDS = "proxy_forbids"
     THEIRS_NOT_YET_SEEN = "theirs_not_yet_seen"
     THEIRS_REFUSED = "theirs_refused"
+    PACKET_FILTER = "packet_filter"
     THEIRS_MISSING = "theirs_missing"
+    PROXY_FLAPPING = "proxy_flapping"
+    CONFIG_DIFFERS = "config_differs"
+    MEMORY_LOW = "memory_low"
     CERTIFICATE_ENDING = "certificate_ending"
+    CLOCK_UNCHECKED = "clock_unchecked"
     FQDN_UNCHECKED = "fqdn_unchecked"
     TENANT_UNCHECKED = "tenant_unchecked"
     CLOUDS_OUTDATED = "clouds_outdated"
@@ -94,6 +102,9 @@ REMARKS = frozenset(
     {
         Cause.RENEWAL_FAILING,
         Cause.CERTIFICATE_ENDING,
+        Cause.CONFIG_DIFFERS,
+        Cause.MEMORY_LOW,
+        Cause.CLOCK_UNCHECKED,
         Cause.FQDN_UNCHECKED,
         Cause.TENANT_UNCHECKED,
         Cause.CLOUDS_OUTDATED,

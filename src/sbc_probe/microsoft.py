@@ -170,7 +170,9 @@ def _no_way(config: Config, evidence: Evidence, destination: Destination) -> Fin
             cause, said = Cause.PROXY_UNREACHABLE, f"{where}: TCP {reach.tcp}"
             step = f"Check outbound TCP {config.port} in the firewalls, then Microsoft's service health."
         case Reach(tls="untrusted"):
-            cause, said = Cause.PROXY_CERTIFICATE, f"{where}: its certificate does not verify: {reach.tls_detail}"
+            expired = "expired" in reach.tls_detail
+            cause = Cause.PROXY_CERTIFICATE_EXPIRED if expired else Cause.PROXY_CERTIFICATE_UNTRUSTED
+            said = f"{where}: its certificate does not verify: {reach.tls_detail}"
             step = "Check ca-certificates and the clock (timedatectl); else something stands between us and Microsoft."
         case Reach(tls="broken"):
             cause, said = Cause.PROXY_TLS, f"{where} takes TCP but not TLS: {reach.tls_detail}"

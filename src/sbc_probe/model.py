@@ -22,11 +22,16 @@ class Unread:
     denied: bool = False
 
 
+# Of whoever gathers less evidence on purpose.
+NOT_LOOKED = Unread("not looked at")
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The last answer to our OPTIONS from one destination; `since`: when this code came first, with no other since.
 
     `names` are those in the certificate of the connection that it came on, none when Kamailio kept no certificate.
+    `round_trip` is the time (s) from our OPTIONS to it, `retry_after` what its header of that name asks for (s).
     """
 
     at: float
@@ -34,6 +39,8 @@ class Answer:
     reason: str
     since: float
     names: tuple[str, ...]
+    round_trip: float | None = None
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,9 @@ class Destination:
 
     `sent_at` is our last OPTIONS; `latency_ms` counts refusals as answers. `misnamed` is the last time that Kamailio
     itself hung up, since the peer's certificate does not carry the proxy's name.
+
+    `sent`, `answers` (by status code) and `lost` (OPTIONS that the next one overtook) count since Kamailio's start.
+    `turns` are the moments, oldest first, at which it lately went from answering well to not doing so, or back.
     """
 
     uri: str
@@ -59,13 +69,18 @@ class Destination:
     sent_at: float | None
     answer: Answer | None
     misnamed: Misnamed | None = None
+    sent: int | None = None
+    answers: dict[int, int] = field(default_factory=dict)
+    lost: int | None = None
+    turns: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Theirs:
     """Microsoft's last OPTIONS for our FQDN, as Kamailio received it, and the code that it answered.
 
-    `peer` is the name in the certificate of that connection: evidence, not verified.
+    `peer` is the name in the certificate of that connection: evidence, not verified. `codes` counts our answers by
+    status code since Kamailio's start.
     """
 
     at: float
@@ -74,13 +89,34 @@ class Theirs:
     code: int | None
     agent: str | None
     count: int | None
+    codes: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Kamailio's shared memory, in bytes: what it may take in all, and what is in use."""
+
+    total: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One TLS connection of Kamailio's; `outbound`: Kamailio opened it."""
+
+    peer: str
+    outbound: bool
+    established: bool
+    version: str
+    suite: str
 
 
 @dataclass(frozen=True, slots=True)
 class Kamailio:
     """What Kamailio says of itself. `loaded_at` is its start; `established`: peers with a completed TLS handshake.
 
-    `theirs_of_tenants` is the same as `theirs` for the names of further tenants, where any came.
+    `theirs_of_tenants` is the same as `theirs` for the names of further tenants, where any came. `uptime` (s) is by
+    Kamailio's own count, `tenants` the names besides the FQDN that it takes requests for.
     """
 
     loaded_at: float
@@ -88,6 +124,50 @@ class Kamailio:
     theirs: Theirs | None
     established: frozenset[str] | Unread
     theirs_of_tenants: dict[str, Theirs] = field(default_factory=dict)
+    version: str | None = None
+    uptime: float | None = None
+    memory: Memory | Unread = NOT_LOOKED
+    connections: tuple[Connection, ...] | Unread = NOT_LOOKED
+    tenants: frozenset[str] | Unread = NOT_LOOKED
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The configuration that Kamailio works with: SHA-256 of its files when it read them, and of the files as they are.
+
+    Both by the name of the file. `at` is when it last read any.
+    """
+
+    at: float
+    read: dict[str, str]
+    on_disk: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """This machine's clock. `synchronized` is the kernel's word for it (adjtimex(2)).
+
+    `offset` (s) is how far it is ahead of a time server's, None where none answered lately; `server` is the one asked.
+    `step` (s) is how far it jumped, against the clock that only counts, while the probe watched, and `stepped_at` when.
+    """
+
+    synchronized: bool
+    offset: float | None = None
+    server: str | None = None
+    step: float | None = None
+    stepped_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PacketFilter:
+    """nftables at this machine: what lets Microsoft in.
+
+    `admitted` are the networks that a rule lets in to our port, None: everybody. `new_connections` counts what those
+    rules let in since they were loaded, None where they do not count.
+    """
+
+    admitted: tuple[str, ...] | None
+    new_connections: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +260,8 @@ class Evidence:
     """Everything the verdict is made of. `reach` has entries only for proxies that did not answer well lately.
 
     `key` is the fingerprint of the private key on disk, `installed_at` when the certificate was put there, `renewal`
-    None where certbot has not run since the start of this machine.
+    None where certbot has not run since the start of this machine. `proxies` is what DNS says of their names,
+    `listening` the addresses on which something on this machine takes TCP connections to our port.
     """
 
     taken_at: float
@@ -193,3 +274,8 @@ class Evidence:
     installed_at: float | None
     renewal: Renewal | Unread | None
     tenants: dict[str, Lookup]
+    proxies: dict[str, Lookup] = field(default_factory=dict)
+    clock: Clock | Unread = NOT_LOOKED
+    listening: tuple[str, ...] | Unread = NOT_LOOKED
+    packet_filter: PacketFilter | Unread = NOT_LOOKED
+    loaded: Loaded | Unread = NOT_LOOKED

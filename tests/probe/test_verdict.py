@@ -209,7 +209,7 @@ PROXY_FAULTS = {
     ),
     "TCP refused": (SILENT, reach(tcp="refused", tls=None), Cause.PROXY_UNREACHABLE),
     "TCP times out": (SILENT, reach(tcp="timeout", tls=None), Cause.PROXY_UNREACHABLE),
-    "a certificate that does not verify": (SILENT, reach(tls="untrusted"), Cause.PROXY_CERTIFICATE),
+    "a certificate that does not verify": (SILENT, reach(tls="untrusted"), Cause.PROXY_CERTIFICATE_UNTRUSTED),
     "it hangs up before TLS": (SILENT, reach(tls="broken"), Cause.PROXY_TLS),
     "silence after the handshake": (SILENT, reach(), Cause.PROXY_SILENT),
     "a certificate for another name": (
