@@ -51,7 +51,7 @@ def trunk(before_the_trunk: tuple[world.Run, world.Run]) -> None:
 @pytest.fixture
 def proven(trunk: None) -> Iterator[None]:
     """The customer is proven AP before the test, and again after what the test undid."""
-    world.until(lambda: world.check()["overall"]["state"] == "proven", "proven")
+    world.proven()
     yield
     after = world.verify()
     assert after.code == 0, after.text

@@ -34,7 +34,7 @@ def own_again(trunk: None) -> Iterator[None]:
     yield
     mended = world.droplet(HOOK)
     assert mended.code == 0, mended.text
-    world.until(lambda: world.check()["overall"]["state"] == "proven", "proven again")
+    world.proven()
 
 
 @pytest.mark.parametrize(

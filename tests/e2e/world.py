@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lab import network, settings
 from lab.__main__ import control
@@ -23,6 +23,8 @@ BIN = Path(sys.executable).parent
 CUSTOMER, FQDN = "contoso", "contoso.voip.test"
 API = "http://127.0.0.1:18080/v2"
 PROXIES = ("sip.pstnhub.microsoft.com", "sip2.pstnhub.microsoft.com", "sip3.pstnhub.microsoft.com")
+
+Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,11 @@ def droplet(command: str) -> Run:
 
 def check() -> dict[str, Any]:
     """The probe's report now."""
-    report: dict[str, Any] = json.loads(droplet("sbc-probe check --json").text)
+    done = droplet("sbc-probe check --json")
+    try:
+        report: dict[str, Any] = json.loads(done.text)
+    except ValueError:
+        raise AssertionError(f"no report, but code {done.code}: {done.text}") from None
     return report
 
 
@@ -109,7 +115,7 @@ def options(name: str, cloud: str = "commercial") -> dict[str, Any]:
     return answer
 
 
-def until(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
+def until(condition: Callable[[], bool], what: str, seconds: float = 300) -> None:
     """Wait for something that must come true. Raises AssertionError when it has not after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -117,9 +123,36 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 120) -> Non
         time.sleep(1)
 
 
+def seen(look: Callable[[], Seen], good: Callable[[Seen], bool], what: str, seconds: float = 300) -> Seen:
+    """Look until it is good, and return what was seen then. Raises AssertionError with the last look otherwise."""
+    looks: list[Seen] = []
+
+    def is_good() -> bool:
+        looks[:] = [look()]
+        return good(looks[0])
+
+    try:
+        until(is_good, what, seconds)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; last seen: {looks[0]}") from None
+    return looks[0]
+
+
+def active(fqdn: str = FQDN) -> dict[str, Any]:
+    """Microsoft's view of a trunk once all its proxies find it Active; each asks the SBC when its own turn comes."""
+    return seen(
+        lambda: control("GET", f"microsoft/trunks/{fqdn}"), lambda view: bool(view["active"]), f"{fqdn} is Active"
+    )
+
+
+def proven() -> dict[str, Any]:
+    """The probe's report once it is proven."""
+    return seen(check, lambda report: bool(report["overall"]["state"] == "proven"), "the probe says proven")
+
+
 def red_with(cause: str, *words: str) -> None:
     """Wait until the probe has seen the fault, then let verify judge."""
-    until(lambda: check()["overall"]["cause"] == cause, f"the probe names {cause}")
+    seen(check, lambda report: bool(report["overall"]["cause"] == cause), f"the probe names {cause}")
     judged = verify()
     assert judged.code == 2, judged.text
     assert f"Cause: {cause}" in judged.text
