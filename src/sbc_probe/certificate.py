@@ -1,10 +1,15 @@
-"""Certificates into facts, by python3-cryptography, which certbot brings along (8 MB of memory, 40 ms to import)."""
+"""Certificates into facts, by python3-cryptography, which certbot brings along.
+
+Within the probe only a child of `parsed` imports this.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
-from pathlib import Path
-from urllib.parse import unquote_to_bytes
+from dataclasses import asdict
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -18,46 +23,34 @@ from cryptography.x509.oid import NameOID
 from sbc_probe.model import Certificate, ChainFlaw, Unread
 
 
-def from_file(path: str) -> Certificate | Unread:
-    """The first certificate of a PEM file."""
-    try:
-        return facts(x509.load_pem_x509_certificate(Path(path).read_bytes()))
-    except OSError as error:
-        return Unread(f"{path}: {error.strerror}", denied=isinstance(error, PermissionError))
-    except ValueError:
-        return Unread(f"{path} holds no readable certificate")
+def answer() -> None:
+    """Answer the questions of `parsed`, JSON on standard input, on standard output, in the same order.
+
+    ["facts", DER] gives the fields of a Certificate or why it cannot be read; ["key", PEM, path] a fingerprint and why
+    there is none; ["chain", roots as PEM, DER, ...] a ChainFlaw's fields or null. DER is in hex.
+    """
+    json.dump([_answer(*question) for question in json.load(sys.stdin)], sys.stdout)
 
 
-def from_der(der: bytes) -> Certificate | Unread:
-    """A certificate as it came over the wire."""
-    try:
-        return facts(x509.load_der_x509_certificate(der))
-    except ValueError as error:
-        return Unread(f"the certificate cannot be read: {error}")
-
-
-def ders_from_file(path: str) -> list[bytes]:
-    """All certificates of a PEM file, none where it cannot be read."""
-    try:
-        return [one.public_bytes(Encoding.DER) for one in x509.load_pem_x509_certificates(Path(path).read_bytes())]
-    except (OSError, ValueError):
-        return []
-
-
-def from_kamailio(text: str) -> Certificate | Unread:
-    """A certificate as Kamailio keeps it, PEM in URL encoding ($tls_peer_urlencoded_cert)."""
-    try:
-        return facts(x509.load_pem_x509_certificate(unquote_to_bytes(text)))
-    except ValueError as error:
-        return Unread(f"the certificate cannot be read: {error}")
-
-
-def key_from_file(path: str) -> str | Unread:
-    """The fingerprint of the public half of a private key in a PEM file."""
-    try:
-        return key_from_pem(Path(path).read_bytes(), path)
-    except OSError as error:
-        return Unread(f"{path}: {error.strerror}", denied=isinstance(error, PermissionError))
+def _answer(what: str, *content: str) -> Any:
+    match what, content:
+        case "facts", (der,):
+            try:
+                return asdict(facts(x509.load_der_x509_certificate(bytes.fromhex(der))))
+            except ValueError as error:
+                return f"the certificate cannot be read: {error}"
+        case "key", (pem, path):
+            found = key_from_pem(pem.encode(), path)
+            return (None, found.why) if isinstance(found, Unread) else (found, None)
+        case "chain", (roots, *ders):
+            try:
+                chain = [x509.load_der_x509_certificate(bytes.fromhex(der)) for der in ders]
+                flaw = chain_flaw(chain, x509.load_pem_x509_certificates(roots.encode()))
+            except ValueError:
+                flaw = None
+            return (flaw.incomplete, flaw.why) if flaw else (False, None)
+        case _:
+            raise ValueError(what)
 
 
 def key_from_pem(pem: bytes, what: str) -> str | Unread:
@@ -136,15 +129,6 @@ def chain_flaw(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certifica
     if roots is None:
         return None
     return ChainFlaw(False, f"it ends at {subject}, whose issuer, {issued_by}, is no accepted root")
-
-
-def chain_flaw_of(ders: Sequence[bytes], roots: str) -> ChainFlaw | None:
-    """The same for what came over the wire, and roots from a file."""
-    try:
-        accepted = x509.load_pem_x509_certificates(Path(roots).read_bytes())
-        return chain_flaw([x509.load_der_x509_certificate(der) for der in ders], accepted)
-    except (OSError, ValueError):
-        return None
 
 
 def _issued(child: x509.Certificate, parent: x509.Certificate) -> bool:

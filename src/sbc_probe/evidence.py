@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sbc_probe import certificate, renewal, wire
+from sbc_probe import parsed, renewal, wire
 from sbc_probe.config import Config
 from sbc_probe.model import (
     Answer,
@@ -36,8 +36,8 @@ def collect(config: Config) -> Evidence:
         kamailio = pool.submit(read_kamailio, config)
         port = pool.submit(wire.read_port, config)
         fqdn = pool.submit(lookup, config.fqdn)
-        on_disk = pool.submit(certificate.from_file, config.certificate)
-        key = pool.submit(certificate.key_from_file, config.private_key)
+        on_disk = pool.submit(parsed.from_file, config.certificate)
+        key = pool.submit(parsed.key_from_file, config.private_key)
         reaches = {}
         if isinstance(said := kamailio.result(), Kamailio):
             for host in to_visit(said, time.time()):
@@ -98,9 +98,11 @@ def read_kamailio(config: Config) -> Kamailio | Unread:
         with Rpc(config.rpc_socket) as rpc:
             uptime = rpc.call("core.uptime")["uptime"]
             own, answers, theirs = (rpc.table(name) for name in ("sbc_self", "sbc_answers", "sbc_theirs"))
+            targets = _targets(rpc)
+            names = _names(targets, answers)
             return Kamailio(
                 loaded_at=float(own.get("loaded", int(time.time()) - uptime)),
-                destinations=tuple(_destination(item, answers) for item in _targets(rpc)),
+                destinations=tuple(_destination(item, answers, names) for item in targets),
                 theirs=_theirs(theirs, config.fqdn),
                 theirs_of_tenants={name: one for name in config.tenants if (one := _theirs(theirs, name))},
                 established=_established(rpc, config.port),
@@ -113,6 +115,8 @@ def read_kamailio(config: Config) -> Kamailio | Unread:
         return Unread(f"{config.rpc_socket}: {error.strerror}", denied=isinstance(error, PermissionError))
     except RpcError as error:
         return Unread(f"Kamailio's RPC refuses: {error}")
+    except parsed.NotParsed as error:
+        return Unread(str(error))
     except (ValueError, KeyError, TypeError) as error:
         return Unread(f"Kamailio's RPC answers in a form that is not known: {error!r}")
 
@@ -127,12 +131,23 @@ def _targets(rpc: Rpc) -> list[dict[str, Any]]:
     return [target["DEST"] for record in records for target in record["SET"]["TARGETS"]]
 
 
-def _destination(item: dict[str, Any], answers: Table) -> Destination:
-    uri = item["URI"]
-    host = uri.partition(":")[2].split(";")[0].rpartition("@")[2].partition(":")[0].lower()
+def _host(item: dict[str, Any]) -> str:
+    """The host name in the URI of a dispatcher record, in lower case."""
+    host: str = item["URI"].partition(":")[2].split(";")[0].rpartition("@")[2].partition(":")[0].lower()
+    return host
+
+
+def _names(targets: list[dict[str, Any]], answers: Table) -> dict[str, tuple[str, ...]]:
+    """The names in the certificate that each proxy last showed, without entries where Kamailio kept none."""
+    texts = {host: str(text) for item in targets if (text := answers.get(f"{(host := _host(item))}:certificate"))}
+    peers = zip(texts, parsed.from_kamailio(list(texts.values())), strict=True)
+    return {host: peer.names for host, peer in peers if isinstance(peer, Certificate)}
+
+
+def _destination(item: dict[str, Any], answers: Table, certified: dict[str, tuple[str, ...]]) -> Destination:
+    host = _host(item)
     answer = misnamed = None
-    peer = certificate.from_kamailio(str(answers.get(f"{host}:certificate", "")))
-    names = peer.names if isinstance(peer, Certificate) else ()
+    names = certified.get(host, ())
     if refused := answers.get(f"{host}:refused"):
         misnamed = Misnamed(float(refused), names)
     if (at := answers.get(f"{host}:time")) and (code := answers.get(f"{host}:code")):
@@ -141,7 +156,7 @@ def _destination(item: dict[str, Any], answers: Table) -> Destination:
     sent = answers.get(f"{host}:sent")
     average = item.get("LATENCY", {}).get("AVG")
     return Destination(
-        uri=uri,
+        uri=item["URI"],
         host=host,
         flags=item["FLAGS"],
         # Kamailio says 0 both for "none yet" and for less than a millisecond.

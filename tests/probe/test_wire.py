@@ -14,11 +14,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from miniature import FQDN, Authority, SipPort
 
 from sbc_probe import wire
-from sbc_probe.certificate import from_file, key_from_file
 from sbc_probe.config import Config
 from sbc_probe.findings import Cause
 from sbc_probe.model import Certificate, Lookup, OptionsReply, Unread
 from sbc_probe.ours import our_side
+from sbc_probe.parsed import from_file, key_from_file
 
 OpenPort = Callable[..., SipPort]
 
