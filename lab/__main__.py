@@ -14,15 +14,18 @@ import urllib.error
 import urllib.request
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, get_args
 
 from lab import acme, cgroup, image, machines, network, services, settings
 from lab.commands import CommandError, run
 from lab.daemon import GROUP
+from lab.dns import ABSENT, SILENT
 from lab.microsoft import ca, sip
+from lab.microsoft.trunks import FaultKind
 
 START_TIMEOUT = 60
-PROXY_FAULTS = ("none", "down", "refuse", "silent", "mute", "misnamed")
+PROXY_FAULTS = get_args(FaultKind)
+NO_FAULT = "none"
 DIRECTORIES = {"acme": "production", "acme-staging": "staging"}
 
 CLOUDS = sorted({cloud for cloud, _ in settings.MICROSOFT_PROXIES.values()})
@@ -200,8 +203,10 @@ def trunk(options: argparse.Namespace) -> None:
         control("DELETE", f"microsoft/trunks/{options.fqdn}")
         print(f"Microsoft no longer knows {options.fqdn}.")
     else:
-        control("PUT", f"microsoft/trunks/{options.fqdn}", {"enabled": True, "cloud": options.cloud})
-        print(f"Microsoft ({options.cloud}) has a trunk for {options.fqdn}.")
+        enabled = not options.disabled
+        control("PUT", f"microsoft/trunks/{options.fqdn}", {"enabled": enabled, "cloud": options.cloud})
+        state = "a trunk" if enabled else "a disabled trunk"
+        print(f"Microsoft ({options.cloud}) has {state} for {options.fqdn}.")
 
 
 def certificate(options: argparse.Namespace) -> None:
@@ -251,8 +256,42 @@ def fault(options: argparse.Namespace) -> None:
     if options.what in DIRECTORIES:
         control("POST", "acme/fault", {"kind": options.kind, "directory": DIRECTORIES[options.what]})
     else:
-        control("POST", f"microsoft/proxies/{options.what}/fault", {"kind": options.kind})
+        told = {name: getattr(options, name) for name in ("code", "reason", "text", "retry_after", "period")}
+        body = {name: value for name, value in told.items() if value is not None}
+        control("POST", f"microsoft/proxies/{options.what}/fault", {"kind": options.kind} | body)
     print(f"{options.what}: {options.kind}")
+
+
+def dns_fault(options: argparse.Namespace) -> None:
+    faults = control("GET", "dns/faults")
+    if options.what == [NO_FAULT]:
+        faults.pop(options.name, None)
+    else:
+        word = options.what[0] in (SILENT, ABSENT)
+        faults[options.name] = options.what[0] if word else options.what
+    control("PUT", "dns/faults", faults)
+    print(f"{options.name}: {' '.join(options.what)}")
+
+
+def close(options: argparse.Namespace) -> None:
+    api = f"http://127.0.0.1:{settings.API_PORT}/v2/firewalls"
+    headers = {"Authorization": "Bearer lab", "Content-Type": "application/json"}
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def ask(method: str, url: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        with opener.open(urllib.request.Request(url, data, headers, method=method), timeout=60) as response:
+            return json.loads(response.read())
+
+    control("GET", "status")
+    found = [each for each in ask("GET", api)["firewalls"] if each["name"] == f"sbc-{options.customer}"]
+    if not found:
+        raise LabError(f"{options.customer} has no cloud firewall; `make lab` makes one")
+    [firewall] = found
+    body = {key: firewall[key] for key in ("name", "outbound_rules", "tags", "droplet_ids")}
+    kept = [rule for rule in firewall["inbound_rules"] if rule["ports"] != str(options.port)]
+    ask("PUT", f"{api}/{firewall['id']}", body | {"inbound_rules": kept})
+    print(f"Port {options.port} is closed in {options.customer}'s cloud firewall; playbooks/provision.yml opens it.")
 
 
 def _duration(text: str) -> timedelta:
@@ -291,7 +330,9 @@ def _parser() -> argparse.ArgumentParser:
     trunk_parser = command("trunk", trunk, "make or remove the trunk at the lab's Microsoft")
     trunk_parser.add_argument("fqdn")
     trunk_parser.add_argument("--cloud", default="commercial", choices=CLOUDS)
-    trunk_parser.add_argument("--remove", action="store_true")
+    trunk_kinds = trunk_parser.add_mutually_exclusive_group()
+    trunk_kinds.add_argument("--remove", action="store_true")
+    trunk_kinds.add_argument("--disabled", action="store_true", help="it is there and not enabled")
     options_parser = command("options", options, "let Microsoft send OPTIONS to a name now, and show what it saw")
     options_parser.add_argument("fqdn")
     options_parser.add_argument("--cloud", default="commercial", choices=CLOUDS)
@@ -311,6 +352,23 @@ def _parser() -> argparse.ArgumentParser:
         choices=list(dict.fromkeys((*PROXY_FAULTS, *acme.FAULTS))),
         help=f"a proxy's: {', '.join(PROXY_FAULTS)}; a directory's: {', '.join(acme.FAULTS)}",
     )
+    fault_parser.add_argument("--code", type=int, help="of a proxy's error (default 503)")
+    fault_parser.add_argument("--reason", help="the words beside that code")
+    fault_parser.add_argument("--text", help="what its Reason header says")
+    fault_parser.add_argument("--retry-after", type=int, metavar="SECONDS", help="what its header of that name says")
+    fault_parser.add_argument(
+        "--period", type=float, metavar="SECONDS", help="a proxy's fault comes and goes by itself"
+    )
+    dns_parser = command("dns", dns_fault, "let the lab's DNS say something else of a name, or nothing")
+    dns_parser.add_argument("name")
+    dns_parser.add_argument(
+        "what",
+        nargs="+",
+        help=f"{SILENT}: no answer; {ABSENT}: no such name; one or more addresses; {NO_FAULT}: the truth",
+    )
+    close_parser = command("close", close, "take a port out of a customer's cloud firewall, as somebody would by hand")
+    close_parser.add_argument("port", type=int)
+    close_parser.add_argument("customer", nargs="?", default="contoso")
     return parser
 
 

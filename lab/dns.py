@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 NAME_TTL = 60
 NEGATIVE_TTL = 1
+FAULT_TTL = 1
 UDP_PAYLOAD = 1232
 LOG_LENGTH = 10_000
 CHILD_PORT = 53
@@ -55,11 +56,13 @@ _TXT_STRING = 255
 RRsets = dict[dns.rdatatype.RdataType, dns.rrset.RRset]
 Ask = Callable[[dns.name.Name, dns.rdatatype.RdataType, list[str]], Awaitable[dns.message.Message | None]]
 HostRecords = str | list[str] | dict[str, str | list[str]]
+# What a name may suffer in place of its records: no answer at all, or that it does not exist.
+SILENT, ABSENT = "silent", "absent"
 
 
 @dataclass(frozen=True)
 class Query:
-    """One question as it was answered; `time` in Unix seconds, `source` the asker's address."""
+    """One question as it was answered, `rcode` none if it was not; `time` in Unix seconds, `source` the asker's."""
 
     time: float
     source: str
@@ -102,19 +105,30 @@ class NameSpace:
         self._names: dict[dns.name.Name, RRsets] = {}
         self._exist: set[dns.name.Name] = {dns.name.root}
         self._apexes: set[dns.name.Name] = {dns.name.root}
+        self._absent: set[dns.name.Name] = set()
+        self.silent: set[dns.name.Name] = set()
         self.zones: dict[str, list[dict[str, Any]]] = {}
         self.hosts: dict[str, HostRecords] = {}
+        self.faults: dict[str, HostRecords] = {}
 
     def set_zones(self, zones: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
         """Replace all zones. Raises ValueError or a DNSException, and changes nothing, when a record is wrong."""
-        self._build({domain: [dict(record) for record in records] for domain, records in zones.items()}, self.hosts)
+        copied = {domain: [dict(record) for record in records] for domain, records in zones.items()}
+        self._build(copied, self.hosts, self.faults)
 
     def set_hosts(self, hosts: Mapping[str, HostRecords]) -> None:
         """Replace the single names, each with its address or addresses, or with {type: data or list of data}.
 
         Raises ValueError or a DNSException, and changes nothing, for what is no address and no data of its type.
         """
-        self._build(self.zones, dict(hosts))
+        self._build(self.zones, dict(hosts), self.faults)
+
+    def set_faults(self, faults: Mapping[str, HostRecords]) -> None:
+        """Replace what is wrong with names, whatever else is known of them: "silent", "absent", or other records.
+
+        Raises what `set_hosts` raises, and changes nothing then.
+        """
+        self._build(self.zones, self.hosts, dict(faults))
 
     async def answer(self, query: dns.message.Message) -> dns.message.Message:
         """The response to a query, complete whatever its length."""
@@ -173,7 +187,9 @@ class NameSpace:
         response.authority += [rrset for rrset in answer.authority if rrset.rdtype == dns.rdatatype.SOA]
         return response
 
-    def _build(self, zones: dict[str, list[dict[str, Any]]], hosts: dict[str, HostRecords]) -> None:
+    def _build(
+        self, zones: dict[str, list[dict[str, Any]]], hosts: dict[str, HostRecords], faults: dict[str, HostRecords]
+    ) -> None:
         names: dict[dns.name.Name, RRsets] = {}
 
         def add(name: dns.name.Name, ttl: int, type: str, text: str, origin: dns.name.Name) -> None:
@@ -192,15 +208,26 @@ class NameSpace:
             name = dns.name.from_text(host)
             for type, data in _host_records(given):
                 add(name, NAME_TTL, type, data, dns.name.root)
+        faulty = {dns.name.from_text(host): given for host, given in faults.items()}
+        for name, given in faulty.items():
+            names.pop(name, None)
+            if given not in (SILENT, ABSENT):
+                for type, data in _host_records(given):
+                    add(name, FAULT_TTL, type, data, dns.name.root)
         # An ancestor of a name exists too, with nothing there (RFC 8020).
         self._exist = {ancestor for name in names for ancestor in _ancestors(name)} | {dns.name.root}
         self._names = names
         addressed = [host for host, given in hosts.items() if not isinstance(given, dict)]
         self._apexes = {dns.name.from_text(domain) for domain in (*zones, *addressed)} | {dns.name.root}
-        self.zones, self.hosts = zones, hosts
+        self._absent, self.silent = (
+            {name for name, given in faulty.items() if given == kind} for kind in (ABSENT, SILENT)
+        )
+        self.zones, self.hosts, self.faults = zones, hosts, faults
 
     def _find(self, name: dns.name.Name) -> RRsets | None:
         """What stands at a name or, where nothing does, at the wildcard beside its closest encloser (RFC 4592)."""
+        if name in self._absent:
+            return None
         if name in self._exist:
             return self._names.get(name, {})
         encloser = name.parent()
@@ -304,13 +331,14 @@ class Server:
         return task
 
     async def respond(self, wire: bytes, source: str, transport: str) -> bytes | None:
-        """The answer to one message; None for what is no DNS query, which is not answered at all."""
+        """The answer to one message; None for what is not answered at all: no DNS query, or a name with that fault."""
         try:
             query = dns.message.from_wire(wire)
         except dns.exception.DNSException:
             return None
         if query.flags & dns.flags.QR:
             return None
+        silent = any(question.name in self.names.silent for question in query.question)
         response = await self.names.answer(query)
         for question in query.question:
             self.queries.append(
@@ -320,9 +348,11 @@ class Server:
                     transport=transport,
                     name=question.name.to_text(omit_final_dot=True).lower(),
                     type=dns.rdatatype.to_text(question.rdtype),
-                    rcode=dns.rcode.to_text(response.rcode()),
+                    rcode="none" if silent else dns.rcode.to_text(response.rcode()),
                 )
             )
+        if silent:
+            return None
         if transport == "tcp":
             return response.to_wire(max_size=65535)
         limit = max(512, min(query.payload, UDP_PAYLOAD)) if query.edns >= 0 else 512
@@ -367,7 +397,7 @@ class _Datagrams(asyncio.DatagramProtocol):
 
 
 def make_control(server: Server) -> web.Application:
-    """HTTP routes of one server: GET/PUT /zones, GET/PUT /names, GET/DELETE /queries. A wrong body answers 400."""
+    """HTTP routes of one server: GET/PUT /zones, /names and /faults, GET/DELETE /queries. A wrong body answers 400."""
 
     def put(change: Any) -> Any:
         async def handler(request: web.Request) -> web.Response:
@@ -385,6 +415,9 @@ def make_control(server: Server) -> web.Application:
     async def names(request: web.Request) -> web.Response:
         return web.json_response(server.names.hosts)
 
+    async def faults(request: web.Request) -> web.Response:
+        return web.json_response(server.names.faults)
+
     async def queries(request: web.Request) -> web.Response:
         return web.json_response({"queries": [asdict(query) for query in server.queries]})
 
@@ -399,6 +432,8 @@ def make_control(server: Server) -> web.Application:
             web.put("/zones", put(server.names.set_zones)),
             web.get("/names", names),
             web.put("/names", put(server.names.set_hosts)),
+            web.get("/faults", faults),
+            web.put("/faults", put(server.names.set_faults)),
             web.get("/queries", queries),
             web.delete("/queries", forget),
         ]

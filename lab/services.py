@@ -59,7 +59,8 @@ class Services:
         acme = network.add_host("acme", [address for _, address, _ in settings.ACME.values()])
         microsoft = network.add_host("microsoft", [address for _, address in settings.MICROSOFT_PROXIES.values()])
         hosts = [host for host, _, _ in settings.ACME.values()]
-        root, leaves = ca.prepare(settings.CA, [*hosts, *settings.MICROSOFT_PROXIES, settings.MISNAMED])
+        root, leaves = ca.prepare(settings.CA, [*hosts, *settings.MICROSOFT_PROXIES])
+        faulty = ca.prepare_faulty(settings.CA, settings.MICROSOFT_PROXIES, settings.MISNAMED)
         _publish(MICROSOFT_ROOT, root.certificate.read_text())
         _publish(settings.ROOTS / settings.DIGICERT_ROOT, self.seller.root.pem)
         directories = _directories(leaves)
@@ -75,7 +76,8 @@ class Services:
             await self._spawn(pebbles[-1], acme, *argv, env=PEBBLE_ENVIRONMENT)
         await self._spawn("acme", acme, sys.executable, "-m", "lab.acme", "--config", _acme(directories, root))
         await self._spawn("packages", None, "squid", "-N", "-f", str(_squid()))
-        await self._spawn("microsoft", microsoft, sys.executable, "-m", "lab.microsoft", "--config", _microsoft(leaves))
+        config = _microsoft(leaves, faulty)
+        await self._spawn("microsoft", microsoft, sys.executable, "-m", "lab.microsoft", "--config", config)
         await asyncio.gather(
             self._wait_for_file(socket, "dns"),
             self._wait_for_file(settings.RUN / "acme.sock", "acme", *pebbles),
@@ -168,7 +170,7 @@ def _acme(directories: dict[str, Directory], root: ca.Files) -> str:
     return str(config)
 
 
-def _microsoft(leaves: dict[str, ca.Files]) -> str:
+def _microsoft(leaves: dict[str, ca.Files], faulty: dict[ca.CertificateFault, ca.Files]) -> str:
     proxies = [
         {
             "cloud": cloud,
@@ -190,9 +192,9 @@ def _microsoft(leaves: dict[str, ca.Files]) -> str:
                     cloud: [str(settings.ROOTS / root) for root in roots]
                     for cloud, roots in settings.CLOUD_ROOTS.items()
                 },
-                "misnamed": {
-                    "certificate": str(leaves[settings.MISNAMED].certificate),
-                    "key": str(leaves[settings.MISNAMED].key),
+                "faulty": {
+                    kind: {"certificate": str(files.certificate), "key": str(files.key)}
+                    for kind, files in faulty.items()
                 },
                 "proxies": proxies,
                 "options_interval": settings.OPTIONS_INTERVAL,

@@ -15,6 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
+from lab.microsoft.ca import CERTIFICATE_FAULTS, Files
 from lab.microsoft.control import make_app
 from lab.microsoft.names import Resolver
 from lab.microsoft.proxy import Proxy, ProxyConfig, World
@@ -39,19 +40,19 @@ def load(path: Path) -> Config:
 
     control: the unix socket to serve the control interface on; resolver: address[:port] of a name server;
     trusted_roots: {cloud: [PEM file, ...]}, files that may come later; state: JSON file that keeps the trunks;
-    misnamed: {certificate, key}, what a proxy with that fault has instead of its own; proxies: list of {cloud, name,
-    address, certificate, key[, port]}; and, in seconds, all optional, options_interval, demote_after, timeout.
+    faulty: {misnamed, expired, untrusted: {certificate, key}}, what a proxy with that fault has instead of its own;
+    proxies: list of {cloud, name, address, certificate, key[, port]}; and, in seconds, all optional, options_interval,
+    demote_after, timeout.
     """
     data: dict[str, Any] = json.loads(path.read_text())
     roots = {cloud: tuple(map(Path, paths)) for cloud, paths in data.pop("trusted_roots").items()}
-    misnamed = data.pop("misnamed")
-    others = {"misnamed_certificate": Path(misnamed["certificate"]), "misnamed_key": Path(misnamed["key"])}
+    given = data.pop("faulty")
+    faulty = {kind: Files(Path(given[kind]["certificate"]), Path(given[kind]["key"])) for kind in CERTIFICATE_FAULTS}
     proxies = [
         ProxyConfig(
             **entry
             | {"certificate": Path(entry["certificate"]), "key": Path(entry["key"])}
-            | {"trusted_roots": roots[entry["cloud"]]}
-            | others
+            | {"trusted_roots": roots[entry["cloud"]], "faulty": faulty}
         )
         for entry in data.pop("proxies")
     ]

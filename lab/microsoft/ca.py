@@ -37,6 +37,9 @@ Fault = Literal[
     "key_mismatch",
 ]
 FAULTS: tuple[Fault, ...] = get_args(Fault)
+# What may be wrong with the certificate that one of Microsoft's proxies shows.
+CertificateFault = Literal["misnamed", "expired", "untrusted"]
+CERTIFICATE_FAULTS: tuple[CertificateFault, ...] = get_args(CertificateFault)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +176,7 @@ def prepare(directory: Path, names: Iterable[str]) -> tuple[Files, dict[str, Fil
 
     What is there and good for another 30 days stays; the rest is made anew, with it whatever the root had issued.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    root = Files(directory / "root.pem", directory / "root.key")
-    loaded = _load(root)
-    authority = Authority(*loaded) if loaded else Authority.make("Lab Microsoft Root CA")
-    if not loaded:
-        _save(root, authority.certificate, authority.key)
+    root, authority = _root(directory)
     leaves = {}
     for name in names:
         leaf = leaves[name] = Files(directory / f"{name}.pem", directory / f"{name}.key")
@@ -186,6 +184,33 @@ def prepare(directory: Path, names: Iterable[str]) -> tuple[Files, dict[str, Fil
         if not loaded or not _issued_by(loaded[0], authority.certificate):
             _save(leaf, *authority.issue([name]))
     return root, leaves
+
+
+def prepare_faulty(directory: Path, names: Iterable[str], stranger: str) -> dict[CertificateFault, Files]:
+    """A certificate with each of the faults, for all of `names` at once or, misnamed, for `stranger`; made anew."""
+    _, authority = _root(directory)
+    nobody, year = Authority.make("Lab Root that Nobody Trusts"), timedelta(days=365)
+    ended = datetime.now(UTC) - timedelta(days=1)
+    made = {
+        "misnamed": authority.issue([stranger]),
+        "expired": authority.issue(names, not_before=ended - year, lifetime=year),
+        "untrusted": nobody.issue(names),
+    }
+    faulty = {fault: Files(directory / f"{fault}.pem", directory / f"{fault}.key") for fault in CERTIFICATE_FAULTS}
+    for fault, files in faulty.items():
+        _save(files, *made[fault])
+    return faulty
+
+
+def _root(directory: Path) -> tuple[Files, Authority]:
+    """The root in `directory`; made if it is not there, or not good for another 30 days."""
+    directory.mkdir(parents=True, exist_ok=True)
+    files = Files(directory / "root.pem", directory / "root.key")
+    if loaded := _load(files):
+        return files, Authority(*loaded)
+    authority = Authority.make("Lab Microsoft Root CA")
+    _save(files, authority.certificate, authority.key)
+    return files, authority
 
 
 def _load(files: Files) -> tuple[x509.Certificate, PrivateKey] | None:

@@ -4,8 +4,9 @@ GET    /trunks, /trunks/{fqdn}   Microsoft's view of the SBCs
 PUT    /trunks/{fqdn}            {"enabled": true, "cloud": "commercial"}, both optional
 DELETE /trunks/{fqdn}
 GET    /proxies                  the proxies, their faults and connections
-POST   /proxies/{name}/fault     {"kind": "down|refuse|error|silent|mute|misnamed|none"}
-                                 error: also code, reason, retry_after; to and from misnamed all connections end
+POST   /proxies/{name}/fault     {"kind": "down|blackhole|refuse|error|silent|mute|misnamed|expired|untrusted|none"}
+                                 error: also code, reason, text (Reason header), retry_after; each: period, see `Fault`;
+                                 where the certificate becomes another all connections end
 POST   /options                  {"fqdn", "cloud": "commercial"}: OPTIONS to fqdn:5061 now, and what came of it
 GET    /settings                 the timers, in seconds
 PUT    /settings                 {"options_interval", "demote_after", "timeout"}, all optional
@@ -87,11 +88,15 @@ class Control:
 
     async def set_fault(self, request: web.Request) -> web.Response:
         proxy = self._proxies[request.match_info["name"]]
-        fault = Fault(**await body_of(request, kind=str, code=int, reason=str, retry_after=int))
+        fault = Fault(
+            **await body_of(request, kind=str, code=int, reason=str, text=str, retry_after=int, period=(int, float))
+        )
         if fault.kind not in get_args(FaultKind):
             raise ValueError(f"kind = {fault.kind!r} is not one of {', '.join(get_args(FaultKind))}")
         if fault.code // 100 not in range(3, 7):
             raise ValueError(f"code = {fault.code} is no error")
+        if fault.period is not None and fault.period <= 0:
+            raise ValueError(f"period = {fault.period} is not above zero")
         await proxy.set_fault(fault)
         return web.json_response(_proxy_view(proxy))
 
@@ -199,5 +204,5 @@ def _proxy_view(proxy: Proxy) -> dict[str, Any]:
         "port": proxy.config.port,
         "listening": proxy.listening,
         "connections": proxy.connections,
-        "fault": dataclasses.asdict(proxy.fault),
+        "fault": dataclasses.asdict(proxy.given),
     }

@@ -7,17 +7,18 @@ follows public traces of 2020.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
 import ssl
 import time
 import uuid
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.microsoft import sip, tls
+from lab.microsoft import blackhole, ca, sip, tls
 from lab.microsoft.names import Resolver
 from lab.microsoft.trunks import (
     Fault,
@@ -46,8 +47,7 @@ class ProxyConfig:
     address: str
     certificate: Path
     key: Path
-    misnamed_certificate: Path
-    misnamed_key: Path
+    faulty: Mapping[ca.CertificateFault, ca.Files]
     trusted_roots: tuple[Path, ...]
     port: int = SIP_TLS_PORT
 
@@ -85,11 +85,18 @@ class Proxy:
     def __init__(self, config: ProxyConfig, world: World) -> None:
         self.config = config
         self.world = world
+        self.given = Fault()
+        """What was asked for; it may come and go."""
         self.fault = Fault()
+        """What is wrong now."""
         self._own = tls.Identity(config.certificate, config.key, config.trusted_roots)
-        self._misnamed = tls.Identity(config.misnamed_certificate, config.misnamed_key, config.trusted_roots)
+        self._faulty = {
+            kind: tls.Identity(files.certificate, files.key, config.trusted_roots)
+            for kind, files in config.faulty.items()
+        }
+        self._flapping: asyncio.Task[None] | None = None
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._probes: dict[str, asyncio.Task[None]] = {}
 
     @property
@@ -102,17 +109,21 @@ class Proxy:
 
     @property
     def _identity(self) -> tls.Identity:
-        return self._misnamed if self.fault.kind == "misnamed" else self._own
+        return next((self._faulty[kind] for kind in ca.CERTIFICATE_FAULTS if kind == self.fault.kind), self._own)
 
     async def start(self) -> None:
         """Raises OSError when the address cannot be had, and what `tls.Identity.contexts` raises."""
         if self._server is None:
-            self._own.contexts()
-            self._misnamed.contexts()
+            for identity in (self._own, *self._faulty.values()):
+                identity.contexts()
             self._server = await asyncio.start_server(self._accept, self.config.address, self.config.port, backlog=1024)
 
     async def stop(self) -> None:
-        """Close the listener, drop every connection and end the proxy's own OPTIONS."""
+        """Close the listener, drop every connection and end the proxy's own OPTIONS; the fault stays as it is."""
+        await self._hold()
+        await self._close()
+
+    async def _close(self) -> None:
         server, self._server = self._server, None
         if server:
             server.close()
@@ -121,14 +132,39 @@ class Proxy:
 
     async def set_fault(self, fault: Fault) -> None:
         """Raises OSError when the listener cannot come back."""
+        await self._hold()
+        self.given = fault
+        await self._become(fault)
+        if fault.period is not None:
+            self._flapping = asyncio.create_task(self._flap(fault, fault.period))
+
+    async def _flap(self, fault: Fault, period: float) -> None:
+        for now in itertools.cycle((Fault(), fault)):
+            await asyncio.sleep(period)
+            try:
+                await self._become(now)
+            except OSError as exc:
+                log.error("%s does not come back: %s", self.config.name, exc)
+
+    async def _hold(self) -> None:
+        """Let the fault come and go no longer."""
+        if self._flapping:
+            await _end([self._flapping])
+        self._flapping = None
+
+    async def _become(self, fault: Fault) -> None:
         identity = self._identity
         self.fault = fault
         if fault.kind == "down":
-            await self.stop()
+            await self._close()
             return
         if self._identity is not identity:
             await _end([*self._connections])
         await self.start()
+        assert self._server
+        open_now = [writer for writer in self._connections.values() if not writer.is_closing()]
+        for sock in (*self._server.sockets, *(writer.get_extra_info("socket") for writer in open_now)):
+            blackhole.drop(sock, fault.kind == "blackhole")
 
     def forget(self, fqdn: str) -> None:
         """End the proxy's own OPTIONS to a trunk that is no more."""
@@ -141,8 +177,8 @@ class Proxy:
         if not self.listening:
             return writer.transport.abort()
         task = asyncio.create_task(self._serve(reader, writer))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+        self._connections[task] = writer
+        task.add_done_callback(self._connections.pop)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         source = str(writer.get_extra_info("peername")[0])
@@ -199,7 +235,7 @@ class Proxy:
             case "refuse":
                 code, phrase, text = 403, "Forbidden", "this proxy refuses everybody"
             case "error":
-                code, phrase, text = self.fault.code, self.fault.reason, ""
+                code, phrase, text = self.fault.code, self.fault.reason, self.fault.text
                 if self.fault.retry_after is not None:
                     extra = [("RETRY-AFTER", str(self.fault.retry_after))]
         received = Received(

@@ -12,7 +12,11 @@ from typing import Any, Literal
 
 from lab.microsoft import sip
 
-FaultKind = Literal["none", "down", "refuse", "error", "silent", "mute", "misnamed"]
+FaultKind = Literal[
+    "none", "down", "blackhole", "refuse", "error", "silent", "mute", "misnamed", "expired", "untrusted"
+]
+# Whoever has one of these sends no OPTIONS of its own.
+QUIET: tuple[FaultKind, ...] = ("down", "blackhole", "mute")
 
 
 @dataclass(slots=True)
@@ -29,15 +33,21 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What a proxy does wrong on purpose. `code`, `reason` and `retry_after` (seconds) belong to kind `error`.
+    """What a proxy does wrong on purpose.
 
-    What is `misnamed` has another's certificate, from the same root, for every connection in either direction.
+    `code`, `reason`, `text` (of a Reason header) and `retry_after` (seconds) belong to kind `error`. With a `period`
+    the fault goes off after so many seconds, comes back after as many more, and so on.
+
+    What is `misnamed`, `expired` or `untrusted` is so with its certificate, on every connection in either direction:
+    another's from the same root, one that ended a day ago, one of a root that nobody knows.
     """
 
     kind: FaultKind = "none"
     code: int = 503
     reason: str = "Service Unavailable"
+    text: str = ""
     retry_after: int | None = None
+    period: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +115,8 @@ def why_not_active(trunk: Trunk, proxy: str, fault: Fault, now: float, settings:
     received, refused, sent = seen.received, seen.refused, seen.sent
     if not trunk.enabled:
         return "the trunk is disabled"
-    if fault.kind == "down":
-        return "this proxy is down"
+    if fault.kind in ("down", "blackhole"):
+        return "this proxy is down" if fault.kind == "down" else "nothing reaches this proxy"
     if refused and (not received or refused.time > received.time):
         return f"TLS handshake from {refused.source} failed: {refused.reason}"
     if not received:
@@ -133,7 +143,7 @@ def may_probe(trunk: Trunk, proxy: str, fault: Fault, now: float, settings: Sett
     received = trunk.seen_by(proxy).received
     return (
         trunk.enabled
-        and fault.kind not in ("down", "mute")
+        and fault.kind not in QUIET
         and received is not None
         and received.code == sip.OK
         and now - received.time <= settings.demote_after

@@ -27,7 +27,7 @@ import dns.rrset
 import pytest
 
 from lab.digitalocean.domains import Domains
-from lab.dns import CHILD_TIMEOUT, NEGATIVE_TTL, NameSpace
+from lab.dns import CHILD_TIMEOUT, FAULT_TTL, NEGATIVE_TTL, NameSpace
 
 ROOT = Path(__file__).parents[2]
 CHILD = "127.0.2.53"
@@ -304,6 +304,41 @@ def test_zones_and_names_are_pushed_and_queries_logged(server: Server) -> None:
     status, said = server.http("PUT", "/names", {"host.test": "nowhere"})
     assert (status, "nowhere" in said["error"]) == (400, True)
     assert server.http("GET", "/zones")[1] == zones()
+
+
+def test_a_name_can_be_silent_or_absent_or_lead_elsewhere_until_the_truth_is_told_again(server: Server) -> None:
+    resolver = server.resolver()
+    resolver.lifetime = 0.5
+
+    def address(name: str) -> str:
+        answer = resolver.resolve(name, "A")
+        assert answer.rrset
+        return str(answer[0].address)
+
+    server.http("PUT", "/zones", zones())
+    server.http("PUT", "/names", HOSTS)
+    faults = {"www.voip.test": "silent", "sbc.voip.test": "absent", "sip.pstnhub.microsoft.com": ["203.0.113.66"]}
+    assert server.http("PUT", "/faults", faults) == (200, {})
+    assert server.http("GET", "/faults") == (200, faults)
+    with pytest.raises(dns.resolver.LifetimeTimeout):
+        address("WWW.voip.test")
+    assert server.http("GET", "/queries")[1]["queries"][-1]["rcode"] == "none"
+    with pytest.raises(dns.resolver.NXDOMAIN):
+        address("sbc.voip.test")
+    assert address("sip.pstnhub.microsoft.com") == "203.0.113.66"
+    answer = resolver.resolve("far.voip.test", "A")
+    assert (answer[0].address, answer.rrset and answer.rrset.ttl) == ("203.0.113.66", FAULT_TTL)
+    assert address("dual.lab.test") in HOSTS["dual.lab.test"], "other names are as before"
+
+    server.http("PUT", "/zones", zones())
+    with pytest.raises(dns.resolver.NXDOMAIN):
+        address("sbc.voip.test")
+    assert server.http("PUT", "/faults", {"www.voip.test": "nonsense"})[0] == 400
+    with pytest.raises(dns.resolver.NXDOMAIN):
+        address("sbc.voip.test")
+    assert server.http("PUT", "/faults", {}) == (200, {})
+    assert address("sip.pstnhub.microsoft.com") == HOSTS["sip.pstnhub.microsoft.com"]
+    assert address("www.voip.test") in ("203.0.113.10", "203.0.113.11")
 
 
 CHALLENGE = "_acme-challenge.carrier.voip.test"

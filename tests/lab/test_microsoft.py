@@ -159,7 +159,7 @@ class Microsoft:
         self.config = directory / "microsoft-config.json"
         with socket.create_server(("127.0.1.1", 0)) as probe:
             self.port: int = probe.getsockname()[1]
-        self.ca, leaves = ca.prepare(directory / "microsoft-ca", [*PROXIES, OTHER])
+        self.ca, leaves = ca.prepare(directory / "microsoft-ca", PROXIES)
         proxies = [
             {
                 "cloud": cloud,
@@ -177,7 +177,10 @@ class Microsoft:
                     "control": str(self.socket),
                     "resolver": resolver,
                     "trusted_roots": {"commercial": [str(roots), str(digicert)], "gcc_high": [str(digicert)]},
-                    "misnamed": {"certificate": str(leaves[OTHER].certificate), "key": str(leaves[OTHER].key)},
+                    "faulty": {
+                        kind: {"certificate": str(files.certificate), "key": str(files.key)}
+                        for kind, files in ca.prepare_faulty(directory / "microsoft-ca", PROXIES, OTHER).items()
+                    },
                     "state": str(directory / "state" / "microsoft.json"),
                     "options_interval": 0.2,
                     "timeout": 3,
@@ -904,7 +907,14 @@ def test_a_proxy_that_refuses_or_fails(microsoft: Microsoft, sbc: Sbc) -> None:
     microsoft.fault(FIRST, kind="error", code=503, reason="Service Unavailable", retry_after=7)
     reply = sbc.ping()
     assert (reply.code, reply.phrase, reply.headers["retry-after"]) == (503, "Service Unavailable", "7")
+    assert "reason" not in reply.headers
     assert microsoft.view()["why_not"] == "OPTIONS answered 503: Service Unavailable"
+    microsoft.fault(FIRST, kind="error", code=488, reason="Not Acceptable Here", text="no media is offered")
+    reply = sbc.ping()
+    assert (reply.code, reply.phrase) == (488, "Not Acceptable Here")
+    assert 'text="' in reply.headers["reason"]
+    assert reply.headers["reason"].endswith(';no media is offered"')
+    assert "retry-after" not in reply.headers
     assert sbc.requests == []
 
 
@@ -957,6 +967,66 @@ def test_a_misnamed_proxy_has_a_good_certificate_for_another_name(microsoft: Mic
     with sbc.connect() as line:
         assert names(line) == {FIRST}
         assert line.ask(sbc.options()).code == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [("expired", "certificate has expired"), ("untrusted", "unable to get local issuer certificate")],
+)
+def test_a_proxy_whose_certificate_is_not_to_be_trusted(microsoft: Microsoft, sbc: Sbc, kind: str, why: str) -> None:
+    microsoft.register()
+    with sbc.connect() as before:
+        assert before.ask(sbc.options()).code == 200
+        assert microsoft.fault(FIRST, kind=kind)["connections"] == 0
+        with contextlib.suppress(ConnectionError):
+            assert before.sock.recv(1) == b"", "what the good certificate was shown on ends"
+    with pytest.raises(ssl.SSLCertVerificationError, match=why):
+        sbc.connect()
+    assert sbc.ping("sip2.pstnhub.microsoft.com").code == 200, "the others are as before"
+    microsoft.fault(FIRST, kind="none")
+    assert sbc.ping().code == 200
+
+
+def test_a_proxy_behind_a_black_hole_hears_and_says_nothing_until_it_ends(microsoft: Microsoft, sbc: Sbc) -> None:
+    def connect(timeout: float) -> socket.socket:
+        return socket.create_connection((PROXIES[FIRST][1], microsoft.port), timeout, (SBC_ADDRESS, 0))
+
+    microsoft.register()
+    with sbc.connect() as line:
+        assert line.ask(sbc.options()).code == 200
+        microsoft.fault(FIRST, kind="blackhole")
+        with pytest.raises(TimeoutError):
+            connect(0.5)
+        line.sock.sendall(sbc.options())
+        assert select.select([line.sock], [], [], 0.5)[0] == [], "neither an answer nor an end"
+        assert microsoft.view()["why_not"] == "nothing reaches this proxy"
+        assert sbc.ping("sip2.pstnhub.microsoft.com").code == 200, "the others are as before"
+        microsoft.fault(FIRST, kind="none")
+        assert line.reply().code == 200, "what was sent before is sent again"
+    connect(PATIENCE).close()
+
+
+def test_a_fault_comes_and_goes_by_itself_until_it_is_taken_away(microsoft: Microsoft, sbc: Sbc) -> None:
+    def codes(count: int) -> list[int]:
+        """What a row of OPTIONS got, without repetitions."""
+        seen: list[int] = []
+        while len(seen) < count:
+            code = sbc.ping().code
+            if seen[-1:] != [code]:
+                seen.append(code)
+        return seen
+
+    microsoft.register()
+    view = microsoft.fault(FIRST, kind="refuse", period=0.3)
+    assert (view["fault"]["kind"], view["fault"]["period"]) == ("refuse", 0.3)
+    assert codes(4) == [403, 200, 403, 200]
+    assert microsoft.get("/proxies")[FIRST]["fault"]["kind"] == "refuse"
+    microsoft.fault(FIRST, kind="none")
+    assert {sbc.ping().code for _ in range(20)} == {200}
+    microsoft.fault(FIRST, kind="refuse", period=0.3)
+    microsoft.fault(FIRST, kind="down")
+    time.sleep(0.5)
+    assert microsoft.get("/proxies")[FIRST]["listening"] is False, "a new fault ends what came and went"
 
 
 # The stream
@@ -1052,6 +1122,7 @@ def test_hundreds_of_trunks(microsoft: Microsoft, names: NameServer, public_ca: 
         ("DELETE", "/trunks/absent.example", None, 404),
         ("POST", "/proxies/absent.example/fault", {"kind": "down"}, 404),
         ("POST", f"/proxies/{FIRST}/fault", {"kind": "tired"}, 400),
+        ("POST", f"/proxies/{FIRST}/fault", {"kind": "refuse", "period": 0}, 400),
         ("POST", f"/proxies/{FIRST}/fault", {"kind": "error", "code": 200}, 400),
         ("POST", f"/proxies/{FIRST}/fault", {"kind": "error", "code": True}, 400),
         ("PUT", "/settings", {"options_interval": 0}, 400),
