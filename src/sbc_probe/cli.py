@@ -21,6 +21,8 @@ from sbc_probe.verdict import Verdict, judge, judge_swap
 
 EXIT_CODES = "exit code: 0 proven, 1 not proven, 2 unknown, 3 ready, waiting for Microsoft"
 
+SIP_TLS_PORT = 5061
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is that of the verdict, 2 when the configuration cannot be used."""
@@ -43,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _renewal(config)
     if options.command == "retire":
         return _retire(config, options.within)
+    if options.command == "options":
+        return _options(config, options)
     evidence, verdict = _check(config, options.ours, options.wait)
     scope = "ours" if options.ours else "all"
     if options.json:
@@ -68,6 +72,13 @@ def _resolve(name: str) -> int:
 def seconds(text: str) -> float:
     """A length of time on the command line. ValueError: none that makes sense."""
     if not 0 <= (given := float(text)) < 86400:
+        raise ValueError
+    return given
+
+
+def patience(text: str) -> float:
+    """The same, and long enough for something to happen."""
+    if not (given := seconds(text)) >= 0.05:
         raise ValueError
     return given
 
@@ -107,6 +118,51 @@ def _retire(config: Config, within: float) -> int:
         return ExitCode.FAILED
     print(f"{outcome.old} TLS connections of before have ended")
     return ExitCode.PROVEN
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """HOST or HOST:PORT on the command line. ValueError: neither."""
+    host, _, port = text.lower().partition(":")
+    if not host or not 0 < (number := int(port or SIP_TLS_PORT)) < 65536:
+        raise ValueError
+    return host, number
+
+
+def _options(config: Config, given: argparse.Namespace) -> int:
+    from sbc_probe import options
+
+    host, port = given.host
+    name = given.name or host
+    question = options.Question(
+        host=host,
+        port=port,
+        name=name,
+        sender=given.sender or config.fqdn,
+        sender_port=config.port,
+        source=config.address,
+        certificate=given.certificate or config.certificate,
+        key=given.key or config.private_key,
+        # Ours is issued by others than Microsoft's.
+        roots=given.roots or (config.trusted_roots if name == config.fqdn else config.proxy_roots),
+        timeout=given.timeout,
+        patience=config.answer_timeout,
+        insecure=given.insecure,
+    )
+    steps: list[options.Step] = []
+
+    def show(step: options.Step) -> None:
+        steps.append(step)
+        if not given.json:
+            print(options.as_text(step), flush=True)
+
+    end = options.ask(question, show)
+    if given.json:
+        print(json.dumps(options.as_json(question, steps, end), indent=2))
+    elif end.exit_code is ExitCode.UNKNOWN:
+        print(f"sbc-probe: {end.meaning}", file=sys.stderr)
+    else:
+        print(f"\n{end.cause or ('ok' if end.exit_code is ExitCode.PROVEN else 'failed')}: {end.meaning}")
+    return end.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -154,7 +210,43 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit code: 0 all have ended, 1 some have not",
     )
     retire.add_argument("--within", type=seconds, required=True, metavar="SECONDS", help="spread them over this long")
-    for command in (check, serve, delegation, renewal, retire):
+    options = commands.add_parser(
+        "options",
+        help="send one OPTIONS over TLS to one host and show everything that is seen on the way",
+        description="Sends one OPTIONS over TLS, as Kamailio would, and shows each step: DNS, TCP, TLS with both "
+        "certificates, the request, the answer. Run it as root, who may read the SBC's private key. Nothing is sent "
+        "to a peer whose certificate does not verify.",
+        epilog="exit code: 0 answered with 2xx in time, 1 not, 2 it could not be tried",
+    )
+    options.add_argument(
+        "host",
+        type=host_and_port,
+        metavar="HOST[:PORT]",
+        help=f"a name or an IPv4 address; port {SIP_TLS_PORT} by default",
+    )
+    options.add_argument(
+        "--name", type=str.lower, help="ask for this name in TLS (SNI), and find it in the certificate; default: HOST"
+    )
+    options.add_argument(
+        "--from", dest="sender", metavar="FQDN", help="be this one, in From and Contact; default: the SBC's"
+    )
+    options.add_argument(
+        "--certificate", metavar="FILE", help="show this one (PEM, with its chain); default: the SBC's"
+    )
+    options.add_argument("--key", metavar="FILE", help="its private key; default: the SBC's")
+    options.add_argument(
+        "--roots",
+        metavar="FILE",
+        help="roots for the other's certificate; default: those that the SBC accepts of Microsoft",
+    )
+    options.add_argument(
+        "--timeout", type=patience, default=10.0, metavar="SECONDS", help="for each step; default: %(default)g"
+    )
+    options.add_argument(
+        "--insecure", action="store_true", help="send it even if the other's certificate does not verify"
+    )
+    options.add_argument("--json", action="store_true", help="print one JSON document, with the exit code in it")
+    for command in (check, serve, delegation, renewal, retire, options):
         command.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
     return parser
 
