@@ -187,7 +187,7 @@ def _seconds(value: float | None) -> float | None:
 def as_text(config: Config, evidence: Evidence, verdict: Verdict, width: int = 100) -> str:
     """The report for people, lines at most `width` columns wide where the content allows it."""
     lines = [
-        f"{_headline(verdict)}  {config.customer}: {config.fqdn} ({config.address}), cloud {config.cloud}",
+        f"{headline(verdict)}  {config.customer}: {config.fqdn} ({config.address}), cloud {config.cloud}",
         "",
     ]
     if verdict.destinations:
@@ -204,7 +204,7 @@ def as_text(config: Config, evidence: Evidence, verdict: Verdict, width: int = 1
     return "\n".join(lines)
 
 
-def _headline(verdict: Verdict) -> str:
+def headline(verdict: Verdict) -> str:
     rehearsal = verdict.state is State.WAITING and verdict.findings[0].cause is Cause.CERTIFICATE_REHEARSAL
     return "REHEARSAL" if rehearsal else HEADLINES[verdict.state]
 

@@ -1,0 +1,474 @@
+"""The page on /: one glance says green or why not. See docs/page.md for how to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+from xml.etree.ElementTree import Element
+
+from sbc_probe.charts import (
+    DAY,
+    HOUR,
+    UNWATCHED,
+    duration,
+    in_words,
+    milliseconds,
+    plot,
+    plot_in_words,
+    round_top,
+    swatch,
+    timeline,
+)
+from sbc_probe.config import Config
+from sbc_probe.findings import Finding, State, date
+from sbc_probe.markup import LOOKS, Child, Look, chip, document, element, look_of, prose, symbol
+from sbc_probe.model import (
+    Clock,
+    Evidence,
+    Kamailio,
+    Loaded,
+    Memory,
+    PacketFilter,
+    Renewal,
+    Theirs,
+    Unread,
+)
+from sbc_probe.report import headline, shown_certificate, theirs_of
+from sbc_probe.verdict import DestinationVerdict, Verdict
+from sbc_probe.words import TITLES
+
+if TYPE_CHECKING:
+    from sbc_probe.history import History, RoundTrips, Span
+
+WEEK = 7 * DAY
+# How often (s) a browser asks anew. The service gathers evidence at least every 15 s: older than STALE it hangs.
+REFRESH = 30
+STALE = 90.0
+STEP = HOUR / 2
+INCIDENTS = 12
+ALL_GOOD = "Every proxy answers us, Microsoft's own OPTIONS come and are answered, the certificate is in order."
+
+Row = tuple[str, Child]
+
+
+def render(
+    config: Config, evidence: Evidence, verdict: Verdict, history: History, now: float, refresh: bool = True
+) -> str:
+    """The whole page as HTML, as it is at `now`; `refresh`: the browser is told to ask again."""
+    look, title = _look(evidence, verdict, now)
+    return document(
+        look,
+        f"{title} \N{EN DASH} {config.customer}",
+        element("p", "This page is old. ", element("a", "Load it again", href="/"), class_="old", role="alert"),
+        _verdict(config, evidence, verdict, look, title, now),
+        element(
+            "main",
+            _more(verdict),
+            _overall(history, now),
+            [_proxy(item, evidence, history, now) for item in verdict.destinations],
+            element(
+                "div",
+                _theirs(evidence, now),
+                _certificate(config, evidence),
+                _tenants(config, evidence),
+                _machine(evidence),
+                class_="cards",
+            ),
+        ),
+        _footer(config, refresh),
+        refresh=REFRESH if refresh else None,
+    )
+
+
+def _look(evidence: Evidence, verdict: Verdict, now: float) -> tuple[Look, str]:
+    """Nothing old is said to be so now."""
+    if not -STALE < now - evidence.taken_at < STALE:
+        return LOOKS["unknown"], "NOT KNOWN"
+    primary = verdict.findings[0] if verdict.findings else None
+    return look_of(verdict.state, primary), headline(verdict)
+
+
+def _verdict(config: Config, evidence: Evidence, verdict: Verdict, look: Look, title: str, now: float) -> Element:
+    age = now - evidence.taken_at
+    if title == "NOT KNOWN":
+        when = f"{duration(age)} ago" if age > 0 else f"{duration(-age)} ahead of the clock"
+        lead = f". The probe has gathered no evidence lately. The last is from {when}, and said: {headline(verdict)}."
+    elif verdict.findings:
+        lead = ""
+    else:
+        lead = f". {ALL_GOOD}"
+    return element(
+        "header",
+        symbol(look),
+        element("h1", title),
+        element(
+            "div",
+            element("b", f"{duration(age)} ago" if age >= 1 else "just now" if age > -1 else "ahead of the clock"),
+            " ",
+            element("span", date(evidence.taken_at), class_="quiet"),
+            class_="taken",
+        ),
+        element(
+            "p",
+            element("strong", config.customer),
+            f" {config.fqdn}",
+            lead,
+            class_="lead",
+        ),
+        element("div", _finding(verdict.findings[0], "the cause"), class_="why") if verdict.findings else None,
+        class_=f"verdict {look.name}",
+    )
+
+
+def _finding(finding: Finding, role: str, heading: str = "h2") -> Element:
+    return element(
+        "dl",
+        element("dt", role),
+        element("dd", element("strong", TITLES[finding.cause]), " ", element("code", str(finding.cause))),
+        element("dt", "evidence"),
+        element("dd", finding.evidence),
+        element("dt", "next step"),
+        element("dd", prose(finding.next_step), class_="step"),
+        class_="finding",
+    )
+
+
+def _more(verdict: Verdict) -> list[Element]:
+    return [
+        _section(title, element("div", [_finding(finding, role) for finding in findings], class_="findings"))
+        for title, role, findings in (
+            ("Also found", "also", verdict.findings[1:]),
+            ("Worth knowing, no reason to doubt", "remark", verdict.remarks),
+        )
+        if findings
+    ]
+
+
+def _section(title: Child, *content: Child, kind: str = "card") -> Element:
+    return element("section", element("h2", title), content, class_=kind)
+
+
+def _overall(history: History, now: float) -> Element:
+    legend = [
+        element("li", swatch(state), state)
+        for state in ("proven", "failed", "flapping", "waiting", "unknown", UNWATCHED)
+    ]
+    return _section(
+        "The SBC as a whole",
+        element("div", _timelines(history, "", now), class_="charts"),
+        element("ul", legend, class_="legend", aria_label="how the timelines are drawn"),
+    )
+
+
+def _timelines(history: History, subject: str, now: float) -> list[Element]:
+    made = []
+    for title, window, places, ticks, unit in (
+        ("24 hours", DAY, 96, 4, (HOUR, "h")),
+        ("7 days", WEEK, 84, 7, (DAY, "d")),
+    ):
+        spans = history.timeline(subject, now - window, now)
+        made.append(
+            element(
+                "figure",
+                element("figcaption", element("strong", title), " ", in_words(spans, now - window, now)),
+                timeline(spans, now - window, now, places, ticks, unit),
+            )
+        )
+    return made
+
+
+def _proxy(item: DestinationVerdict, evidence: Evidence, history: History, now: float) -> Element:
+    destination = item.destination
+    points = history.round_trips(destination.host, now - DAY, now, STEP)
+    look = look_of(item.state, item.finding)
+    return element(
+        "section",
+        element(
+            "header",
+            element("h2", destination.host),
+            chip(look, look.name),
+            element("span", TITLES[item.finding.cause], class_="quiet") if item.finding else None,
+        ),
+        element(
+            "div",
+            _facts(_proxy_facts(item, now)),
+            _availability(history, destination.host, now),
+            class_="charts",
+        ),
+        element(
+            "div",
+            _timelines(history, destination.host, now),
+            _round_trips(points, now),
+            _incidents(history.timeline(destination.host, now - WEEK, now)),
+            class_="charts",
+        ),
+        class_="card proxy",
+    )
+
+
+def _proxy_facts(item: DestinationVerdict, now: float) -> Iterator[Row]:
+    destination, answer = item.destination, item.destination.answer
+    if destination.flags:
+        yield "dispatcher", [element("code", destination.flags), " ", item.flags_meaning or ""]
+    else:
+        yield "dispatcher", _unknown("Kamailio says nothing of it")
+    yield "we asked", _ago(destination.sent_at, now)
+    if answer:
+        said = f"{answer.code} {answer.reason}".rstrip()
+        trip = f", in {milliseconds(answer.round_trip)}" if answer.round_trip is not None else ""
+        yield "it answered", [element("strong", said), f", {_since(answer.at, now)} ago{trip}"]
+        yield "so since", date(answer.since)
+        if answer.retry_after is not None:
+            yield "it asks us to wait", duration(answer.retry_after)
+    else:
+        yield "it answered", _unknown("no answer is known")
+    yield (
+        "round trip",
+        f"{destination.latency_ms:.0f} ms on average" if destination.latency_ms is not None else _unknown(),
+    )
+    if lately := [turn for turn in destination.turns if turn > now - HOUR]:
+        times = "once" if len(lately) == 1 else f"{len(lately)} times"
+        yield "comes and goes", f"changed {times} in the last hour, the last time {_since(lately[-1], now)} ago"
+    if destination.lost:
+        yield "never answered", f"{destination.lost:,} since Kamailio's start"
+
+
+def _availability(history: History, host: str, now: float) -> Element:
+    rows = []
+    for title, window in (("1 hour", HOUR), ("24 hours", DAY), ("7 days", WEEK)):
+        found = history.availability(host, now - window, now)
+        sent = history.requests(now - window, now)
+        whole = sum(requests.sent for requests in sent.values())
+        its = sent.get(host)
+        brief = found.known < 0.99 * window
+        watched = element("small", f" {duration(found.known)} watched") if brief else None
+        rows.append(
+            element(
+                "tr",
+                element("th", title, watched, scope="row"),
+                element("td", element("b", percent(found.share)) if found.share is not None else _unknown()),
+                element("td", element("b", percent(its.sent / whole)) if its and whole else _unknown()),
+                element("td", f"{its.answered:,} of {its.sent:,}" if its else _unknown()),
+            )
+        )
+    return element(
+        "table",
+        element(
+            "thead",
+            element(
+                "tr",
+                element("th", "", scope="col"),
+                [
+                    element("th", words, scope="col", title=meaning)
+                    for words, meaning in (
+                        ("efficiency", "the share of the time watched in which it was proven"),
+                        ("usage", "its share of the requests sent to all proxies"),
+                        ("answered", "OPTIONS answered, of those sent to it"),
+                    )
+                ],
+            ),
+        ),
+        element("tbody", rows),
+    )
+
+
+def percent(share: float) -> str:
+    """A share in per cent, rounded down: 100 % is said of the whole only."""
+    return "100\N{NO-BREAK SPACE}%" if share >= 1 else f"{int(share * 10000) / 100:.2f}\N{NO-BREAK SPACE}%"
+
+
+def _round_trips(points: list[RoundTrips], now: float) -> Element:
+    words = plot_in_words(points)
+    caption = element("figcaption", element("strong", "Round trips, 24 hours"), " ", words)
+    if not points:
+        return element("figure", caption)
+    return element("figure", caption, plot(points, now - DAY, now, STEP, round_top(max(p.high for p in points))))
+
+
+def _incidents(spans: list[Span]) -> Element | None:
+    """The latest times that were anything but good, in words and without a pointer to hover with."""
+    bad = [span for span in spans if span.state not in (None, State.PROVEN)]
+    if not bad:
+        return None
+    rows = []
+    for span in reversed(bad[-INCIDENTS:]):
+        look = LOOKS[str(span.state)]
+        rows.append(
+            element(
+                "tr",
+                element("td", date(span.begin)),
+                element("td", chip(look, look.name)),
+                element("td", element("code", span.cause) if span.cause else ""),
+                element("td", duration(span.end - span.begin)),
+            )
+        )
+    rest = f", the last {INCIDENTS}" if len(bad) > INCIDENTS else ""
+    return element(
+        "details",
+        element("summary", f"Not proven {'once' if len(bad) == 1 else f'{len(bad)} times'} in 7 days{rest}"),
+        element(
+            "table",
+            element("thead", element("tr", [element("th", t, scope="col") for t in ("from", "state", "cause", "for")])),
+            element("tbody", rows),
+        ),
+    )
+
+
+def _theirs(evidence: Evidence, now: float) -> Element:
+    theirs = theirs_of(evidence)
+    rows: list[Row]
+    if theirs:
+        rows = [
+            ("last came", f"{_since(theirs.at, now)} ago"),
+            ("from", theirs.source + (f", {theirs.peer}" if theirs.peer else "")),
+            ("we answered", str(theirs.code) if theirs.code is not None else _unknown("nothing")),
+            ("agent", theirs.agent or _unknown()),
+            ("since the start", _counts(theirs)),
+        ]
+    elif isinstance(evidence.kamailio, Kamailio):
+        rows = [("last came", "never since Kamailio's start")]
+    else:
+        rows = [("last came", _unknown(evidence.kamailio.why))]
+    return _section("Microsoft's OPTIONS to us", _facts(rows))
+
+
+def _counts(theirs: Theirs) -> Child:
+    codes = ", ".join(f"{count:,} answered {code}" for code, count in sorted(theirs.codes.items()))
+    return codes or (f"{theirs.count:,}" if theirs.count is not None else _unknown())
+
+
+def _certificate(config: Config, evidence: Evidence) -> Element:
+    shown = shown_certificate(evidence)
+    if shown is None:
+        why = evidence.on_disk.why if isinstance(evidence.on_disk, Unread) else ""
+        return _section("Certificate", _facts([("state", _unknown(why))]))
+    life = max(1.0, shown.not_after - shown.not_before)
+    left = shown.not_after - evidence.taken_at
+    share = max(0.0, min(1.0, left / life))
+    said = (
+        f"{left / DAY:.0f} of {life / DAY:.0f} days are left"
+        if left > 2 * DAY
+        else f"{duration(left)} are left"
+        if left > 0
+        else f"it ended {duration(-left)} ago"
+    )
+    bar = element(
+        "svg",
+        element("rect", class_="whole", width="100%", height="100%", rx=3),
+        element("rect", class_="proven ground", width=f"{100 * share:.1f}%", height="100%", rx=3),
+        element("line", x1="33.3%", x2="33.3%", y1="0", y2="100%") if config.issued_by == "certbot" else None,
+        class_="bar",
+        role="img",
+        aria_label=said,
+    )
+    bits = f" {shown.key_bits}" if shown.key_bits else ""
+    rows: list[Row] = [
+        ("life", element("strong", said)),
+        ("ends", date(shown.not_after)),
+        ("names", ", ".join(shown.names) or _unknown("none")),
+        ("key", f"{shown.key_type}{bits}"),
+        ("issuer", shown.issuer),
+        ("read from", "the wire" if shown is evidence.port.certificate else "the disk: our port shows none"),
+        ("installed", date(evidence.installed_at) if evidence.installed_at is not None else _unknown()),
+        ("renewal", _renewal(config, evidence)),
+    ]
+    return _section("Certificate", bar, _facts(rows))
+
+
+def _renewal(config: Config, evidence: Evidence) -> Child:
+    match evidence.renewal:
+        case _ if config.issued_by == "files":
+            return "by hand: it was bought"
+        case Renewal(failing=True) as record:
+            return f"fails, {record.attempts} in a row: {record.cause}, last {date(record.at)}"
+        case Renewal() as record:
+            return f"certbot's last run was good, {date(record.at)}"
+        case Unread(why=why):
+            return _unknown(why)
+        case _:
+            return "certbot has not run since this machine's start"
+
+
+def _tenants(config: Config, evidence: Evidence) -> Element | None:
+    if not config.tenants:
+        return None
+    rows: list[Row] = []
+    for name in config.tenants:
+        found = evidence.tenants.get(name)
+        here = found is not None and found.addresses == (config.address,)
+        rows.append(
+            (name, "leads here" if here else ", ".join(found.addresses) if found and found.addresses else _unknown())
+        )
+    return _section("Tenants", _facts(rows))
+
+
+def _machine(evidence: Evidence) -> Element:
+    return _section("Kamailio and its machine", _facts(_machine_facts(evidence)))
+
+
+def _machine_facts(evidence: Evidence) -> Iterator[Row]:
+    match evidence.kamailio:
+        case Unread(why=why):
+            yield "Kamailio", _unknown(why)
+        case kamailio:
+            yield "version", kamailio.version or _unknown()
+            yield "up since", date(kamailio.loaded_at)
+            match kamailio.memory:
+                case Memory(total=total, used=used):
+                    yield "shared memory", f"{used / 2**20:.1f} of {total / 2**20:.0f} MiB in use"
+                case Unread(why=why):
+                    yield "shared memory", _unknown(why)
+            match kamailio.connections:
+                case Unread(why=why):
+                    yield "TLS connections", _unknown(why)
+                case connections:
+                    inbound = sum(not connection.outbound for connection in connections)
+                    yield "TLS connections", f"{len(connections) - inbound} of ours, {inbound} to us"
+    match evidence.loaded:
+        case Loaded() as loaded:
+            same = loaded.read == loaded.on_disk
+            yield "configuration", ("as on disk" if same else "differs from the disk") + f", read {date(loaded.at)}"
+        case Unread(why=why):
+            yield "configuration", _unknown(why)
+    match evidence.clock:
+        case Clock(offset=None, synchronized=synchronized):
+            yield "clock", "synchronised, as the kernel says" if synchronized else _unknown("not synchronised")
+        case Clock(offset=offset, server=server) if offset is not None:
+            yield "clock", f"{abs(offset):.3f} s {'ahead of' if offset > 0 else 'behind'} {server or 'a time server'}"
+        case Unread(why=why):
+            yield "clock", _unknown(why)
+    match evidence.packet_filter:
+        case PacketFilter(admitted=admitted):
+            yield (
+                "packet filter",
+                "open to all" if admitted is None else f"lets in {', '.join(admitted) or 'nobody'}",
+            )
+        case Unread(why=why):
+            yield "packet filter", _unknown(why)
+
+
+def _facts(rows: Iterable[Row]) -> Element:
+    return element("dl", [[element("dt", name), element("dd", value)] for name, value in rows], class_="facts")
+
+
+def _unknown(why: str = "") -> Element:
+    """A value that could not be read; never a 0."""
+    return element("span", f"not known: {why}" if why else "not known", class_="quiet")
+
+
+def _since(moment: float, now: float) -> str:
+    return duration(now - moment)
+
+
+def _ago(moment: float | None, now: float) -> Child:
+    return f"{_since(moment, now)} ago" if moment is not None else _unknown()
+
+
+def _footer(config: Config, refresh: bool) -> Element:
+    other = ("/?still", f"loads itself anew every {REFRESH} s: stop") if refresh else ("/", "stands still: load anew")
+    return element(
+        "footer",
+        element("span", f"{config.customer}: {config.fqdn}, {config.address}, cloud {config.cloud}"),
+        [element("a", path, href=path) for path in ("/status.json", "/metrics", "/healthz")],
+        element("a", other[1], href=other[0]),
+    )
