@@ -93,6 +93,16 @@ class Theirs:
 
 
 @dataclass(frozen=True, slots=True)
+class NotHere:
+    """Microsoft's last request for a name that is none of ours, which got 404; `count`: since Kamailio's start."""
+
+    at: float
+    name: str
+    source: str
+    count: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """Kamailio's shared memory, in bytes: what it may take in all, and what is in use."""
 
@@ -129,6 +139,7 @@ class Kamailio:
     memory: Memory | Unread = NOT_LOOKED
     connections: tuple[Connection, ...] | Unread = NOT_LOOKED
     tenants: frozenset[str] | Unread = NOT_LOOKED
+    not_here: NotHere | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,7 @@ def test_no_other_certificate_does(stage: Callable[..., Stage]) -> None:
     assert wait_for(scene.are("IP"), 5), dict(zip(BAD, scene.states().values(), strict=True))
     for host, proxy in scene.proxies.items():
         known = scene.known(host)
-        assert known.keys() == {"sent", "refused", "certificate"}
+        assert known.keys() == {"sent", "refused", "certificate", "well"}
         assert begun <= int(str(known["refused"])) <= time.time()
         shown = urllib.parse.unquote(str(known["certificate"]).replace("+", " "))
         assert shown == (scene.sbc.directory / f"peer{proxy.address.rpartition('.')[2]}.pem").read_text()
@@ -181,7 +181,7 @@ def test_an_answer_to_another_question_does_not_count(stage: Callable[..., Stage
     scene.go()
     assert wait_for(lambda: len(proxy.requests) >= 3, 5)
     assert wait_for(scene.are("IP"), 15)
-    assert scene.known().keys() == {"sent"}
+    assert scene.known().keys() == {"sent", "awaited", "well"}
 
 
 @needs_kamailio

@@ -36,6 +36,8 @@ from tests.kamailio.running import (
     wait_for,
 )
 
+# Of a proxy that answered.
+KEPT = ("sent", "time", "code", "reason", "since", "certificate", "rtt", "well")
 CLOUDS: dict[str, Any] = yaml.safe_load((REPOSITORY / "roles/sbc/vars/main/clouds.yml").read_text())["sbc_clouds"]
 
 
@@ -71,9 +73,7 @@ def test_every_proxy_is_asked_at_the_start_and_proven(start: Start) -> None:
     sbc = start(sbc_options_interval=60)
     assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 3)
     answers = sbc.table("sbc_answers")
-    assert sorted(answers) == sorted(
-        f"{proxy}:{key}" for proxy in PROXIES for key in ("sent", "time", "code", "reason", "since", "certificate")
-    )
+    assert sorted(answers) == sorted(f"{proxy}:{key}" for proxy in PROXIES for key in KEPT)
     assert [answers[f"{proxy}:code"] for proxy in PROXIES] == [200, 200, 200]
     assert all(sbc.table("sbc_self")["loaded"] <= answers[f"{proxy}:time"] <= time.time() for proxy in PROXIES)
     for proxy in sbc.proxies:
@@ -213,6 +213,7 @@ def test_microsoft_is_answered_and_its_options_are_kept_as_evidence(start: Start
         f"{FQDN}:peer": "peer",
         f"{FQDN}:agent": "Microsoft.PSTNHub.SIPProxy v.2026.1",
         f"{FQDN}:code": 200,
+        f"{FQDN}:code:200": 1,
         f"{FQDN}:count": 1,
     }
     sbc.ask(source=PROXIES[2])

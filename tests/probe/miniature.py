@@ -7,7 +7,7 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -159,6 +159,8 @@ class KamailioRpc:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.answers: dict[str, dict[str, Any]] = json.loads(CAPTURED.read_text())
+        # What becomes of an answer on its way, by the name of what was asked.
+        self.spoil: Callable[[str, bytes], bytes] = lambda _name, answer: answer
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(str(path))
         # Like Kamailio's, answers leave from another socket than the one that requests come to.
@@ -190,4 +192,4 @@ class KamailioRpc:
                 return
             # A client that has gone, such as one that timed out, is no reason to stop.
             with contextlib.suppress(OSError):
-                self.out.sendto(json.dumps(answer).encode(), sender)
+                self.out.sendto(self.spoil(name, json.dumps(answer).encode()), sender)
