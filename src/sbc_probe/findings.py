@@ -34,6 +34,7 @@ class ExitCode(IntEnum):
 class Cause(StrEnum):
     """Every cause, the most basic first: of several findings the earliest in this order is the primary one."""
 
+    EVIDENCE_OLD = "evidence_old"
     CLOCK_WRONG = "clock_wrong"
     KAMAILIO_DOWN = "kamailio_down"
     KAMAILIO_RPC = "kamailio_rpc"
@@ -56,6 +57,7 @@ class Cause(StrEnum):
     DESTINATION_MISSING = "destination_missing"
     FQDN_UNRESOLVED = "fqdn_unresolved"
     FQDN_ELSEWHERE = "fqdn_elsewhere"
+    PACKET_FILTER = "packet_filter"
     DENIED = "denied"
     DESTINATION_DISABLED = "destination_disabled"
     PINGS_STOPPED = "pings_stopped"
@@ -72,16 +74,17 @@ class Cause(StrEnum):
     NOT_ACTIVE = "not_active"
     TENANT_UNRESOLVED = "tenant_unresolved"
     TENANT_ELSEWHERE = "tenant_elsewhere"
+    TENANT_NOT_LOADED = "tenant_not_loaded"
     NOT_YET_KNOWN = "not_yet_known"
     TRUNK_MISSING = "trunk_missing"
     PROXY_FORBIDS = "proxy_forbids"
     THEIRS_NOT_YET_SEEN = "theirs_not_yet_seen"
     THEIRS_REFUSED = "theirs_refused"
-    PACKET_FILTER = "packet_filter"
     THEIRS_MISSING = "theirs_missing"
     PROXY_FLAPPING = "proxy_flapping"
     CONFIG_DIFFERS = "config_differs"
     MEMORY_LOW = "memory_low"
+    PACKET_FILTER_OPEN = "packet_filter_open"
     CERTIFICATE_ENDING = "certificate_ending"
     CLOCK_UNCHECKED = "clock_unchecked"
     FQDN_UNCHECKED = "fqdn_unchecked"
@@ -91,6 +94,7 @@ class Cause(StrEnum):
 
 # Every other cause means that the proof has failed.
 STATES = {
+    Cause.EVIDENCE_OLD: State.UNKNOWN,
     Cause.DENIED: State.UNKNOWN,
     Cause.NOT_YET_KNOWN: State.UNKNOWN,
     Cause.THEIRS_NOT_YET_SEEN: State.UNKNOWN,
@@ -104,6 +108,7 @@ REMARKS = frozenset(
         Cause.CERTIFICATE_ENDING,
         Cause.CONFIG_DIFFERS,
         Cause.MEMORY_LOW,
+        Cause.PACKET_FILTER_OPEN,
         Cause.CLOCK_UNCHECKED,
         Cause.FQDN_UNCHECKED,
         Cause.TENANT_UNCHECKED,

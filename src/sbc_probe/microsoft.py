@@ -1,4 +1,8 @@
-"""Rules for the way to Microsoft and back: every destination, and Microsoft's own OPTIONS. Pure."""
+"""Rules for the way to Microsoft and back: every destination, and Microsoft's own OPTIONS. Pure.
+
+All times are Kamailio's. One that is still to come was noted before the clock was set back: it proves nothing, and
+nothing is held against it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,36 @@ from ipaddress import AddressValueError, IPv4Address
 
 from sbc_probe.config import Config
 from sbc_probe.content import covers
-from sbc_probe.findings import SLACK, Cause, Finding
+from sbc_probe.findings import SLACK, Cause, Finding, State
 from sbc_probe.flags import meaning
-from sbc_probe.model import Destination, Evidence, Kamailio, Misnamed, Reach, Unread
+from sbc_probe.flapping import Flapping
+from sbc_probe.model import (
+    Answer,
+    Clock,
+    Connection,
+    Destination,
+    Evidence,
+    Kamailio,
+    Loaded,
+    Misnamed,
+    PacketFilter,
+    Reach,
+    Theirs,
+    Unread,
+)
+
+# What comes and goes with a proxy that flaps; everything else stays and is told as it is.
+FLEETING = frozenset(
+    {
+        Cause.NOT_YET_KNOWN,
+        Cause.PROXY_UNREACHABLE,
+        Cause.PROXY_TLS,
+        Cause.PROXY_SILENT,
+        Cause.PROXY_OVERLOADED,
+        Cause.PROXY_REFUSES,
+        Cause.PROXY_FORBIDS,
+    }
+)
 
 
 def _round_time(config: Config) -> float:
@@ -18,68 +49,119 @@ def _round_time(config: Config) -> float:
     return config.options_interval + config.answer_timeout + SLACK
 
 
+def _past(moment: float | None, now: float) -> float | None:
+    return moment if moment is not None and moment <= now + SLACK else None
+
+
+def _started(evidence: Evidence, kamailio: Kamailio) -> float:
+    """When Kamailio last started or read any of its files anew; what was answered before proves nothing."""
+    moments = [kamailio.loaded_at, evidence.loaded.at if isinstance(evidence.loaded, Loaded) else None]
+    return max((at for moment in moments if (at := _past(moment, evidence.taken_at)) is not None), default=0.0)
+
+
+def _answer(evidence: Evidence, kamailio: Kamailio, destination: Destination) -> Answer | None:
+    """Its last answer, if it came since the last start and not at a time that is still to come."""
+    answer, now = destination.answer, evidence.taken_at
+    begin = _past(kamailio.loaded_at, now) or 0.0
+    return answer if answer is not None and begin <= answer.at <= now + SLACK else None
+
+
 def _good(config: Config, evidence: Evidence, kamailio: Kamailio, destination: Destination) -> bool:
-    """The last word of this destination is a 2xx since the last start, at most one round overdue."""
-    answer = destination.answer
-    oldest = max(kamailio.loaded_at, evidence.taken_at - 2 * _round_time(config))
-    return answer is not None and answer.at >= oldest and 200 <= answer.code < 300
+    """Its last word is a 2xx of its own since the last start or reload, at most one round overdue."""
+    answer = _answer(evidence, kamailio, destination)
+    oldest = max(_started(evidence, kamailio), evidence.taken_at - 2 * _round_time(config))
+    return (
+        answer is not None
+        and answer.at >= oldest
+        and 200 <= answer.code < 300
+        and _misnamed(evidence, kamailio, destination) is None
+    )
 
 
-def _refused(destination: Destination, kamailio: Kamailio) -> bool:
-    answer = destination.answer
-    return answer is not None and answer.at >= kamailio.loaded_at and not 200 <= answer.code < 300
+def _refused(evidence: Evidence, kamailio: Kamailio, destination: Destination) -> bool:
+    answer = _answer(evidence, kamailio, destination)
+    return answer is not None and not 200 <= answer.code < 300
 
 
-def _misnamed(destination: Destination, kamailio: Kamailio) -> Misnamed | None:
+def _misnamed(evidence: Evidence, kamailio: Kamailio, destination: Destination) -> Misnamed | None:
     """Since the last start its last certificate was one that does not carry its name (RFC 5922, 7.3).
 
     Kamailio hangs up on such a peer. Where one that had its way all the same answered, its certificate tells.
     """
-    answer, misnamed = destination.answer, destination.misnamed
-    if misnamed and misnamed.at >= max(kamailio.loaded_at, answer.at if answer else 0):
+    answer, misnamed = _answer(evidence, kamailio, destination), destination.misnamed
+    begin = _past(kamailio.loaded_at, evidence.taken_at) or 0.0
+    if misnamed and misnamed.at >= max(begin, answer.at if answer else 0):
         return misnamed
-    if answer is not None and answer.at >= kamailio.loaded_at and not covers(answer.names, destination.host):
+    if answer is not None and not covers(answer.names, destination.host):
         return Misnamed(answer.at, answer.names)
     return None
 
 
 def flaw_of(config: Config, evidence: Evidence, kamailio: Kamailio, destination: Destination) -> Finding | None:
     """What keeps this destination from being proven AP; the evidence is said of it, without its name."""
-    now, flags, answer, sent_at = evidence.taken_at, destination.flags, destination.answer, destination.sent_at
+    now, flags = evidence.taken_at, destination.flags
+    answer, sent_at = _answer(evidence, kamailio, destination), _past(destination.sent_at, now)
     good = _good(config, evidence, kamailio, destination)
     answer_time, round_time = config.answer_timeout + SLACK, _round_time(config)
-    begin = sent_at if sent_at is not None else kamailio.loaded_at
-    overdue = now > begin + answer_time
-    answered = answer is not None and answer.at >= begin
+    start = _past(kamailio.loaded_at, now)
+    begin = max((at for at in (sent_at, start) if at is not None), default=None)
 
     if flags[:1] == "D" or flags == "IX":
         return _disabled(destination)
-    misnamed = _misnamed(destination, kamailio)
+    if flags[1:] == "N":
+        return _excluded(destination)
+    if found := _elsewhere(config, evidence, destination):
+        return found
+    if begin is None or (destination.sent_at is not None and sent_at is None):
+        return _no_way(config, evidence, destination) or _set_back(destination, round_time, now)
+    overdue = now > begin + answer_time
+    answered = answer is not None and answer.at >= begin
+
+    misnamed = _misnamed(evidence, kamailio, destination)
     if misnamed and (misnamed.at >= begin or not overdue):
         return _another(destination, misnamed, round_time)
-    if _refused(destination, kamailio) and (answered or not overdue):
-        return _refusal(destination, round_time)
+    if answer and _refused(evidence, kamailio, destination) and (answered or not overdue):
+        return _refusal(destination, answer, round_time)
     if found := _no_way(config, evidence, destination):
         return found
     if now > begin + 2 * round_time:
         return _pings_stopped(config, destination, now - begin)
-    if answered:
-        if flags == "AP":
-            return None
-        if flags[:1] == "I":
-            return _not_active(destination, round_time)
-        return _pending(destination, begin + round_time, now)
-
     if good and flags == "AP":
         return None
+    recently = _recently(evidence, kamailio, round_time)
+    if answered:
+        if flags[:1] == "I":
+            return _not_active(destination, round_time)
+        return _pending(destination, begin + round_time, now, recently)
     if flags[:1] != "I":
         if good:
-            return _pending(destination, begin + round_time, now)
-        if now < kamailio.loaded_at + round_time:
-            return _pending(destination, kamailio.loaded_at + round_time, now)
+            return _pending(destination, begin + round_time, now, recently)
+        if start is not None and now < start + round_time:
+            return _pending(destination, start + round_time, now, recently)
         if not overdue:
-            return _pending(destination, begin + answer_time, now)
-    return _silence(config, evidence, kamailio, destination, begin if overdue else -math.inf, round_time)
+            return _pending(destination, begin + answer_time, now, recently)
+    seen_at = begin if overdue else -math.inf
+    return _silence(config, evidence, kamailio, destination, answer, seen_at, round_time)
+
+
+def flaps(finding: Finding | None, found: Flapping | None, destination: Destination) -> Finding | None:
+    """The same flaw in the light of how the destination flaps: what comes and goes is no news, that it does is."""
+    if found is None or (finding is not None and finding.cause not in FLEETING):
+        return finding
+    bad = finding is not None and finding.state is State.FAILED
+    now = finding.evidence if finding and bad else "not yet known again" if finding else "answers"
+    return Finding(
+        Cause.PROXY_FLAPPING,
+        f"{destination.flags}, went from answering to not answering or back {found.turns} times within "
+        f"{found.window / 60:.0f} min, {found.per_hour:.0f} an hour, and answered for {found.share:.0%} of that time; "
+        f"at this moment: {now}",
+        finding.next_step
+        if finding and bad
+        else "Look for what comes and goes: a firewall that forgets connections, a lossy way, Microsoft's service.",
+        (destination.uri,),
+        # Worth waiting for while it may grow old by itself, not while it is bad anyway.
+        patience=finding.patience if finding and bad else found.window,
+    )
 
 
 def _disabled(destination: Destination) -> Finding:
@@ -88,6 +170,44 @@ def _disabled(destination: Destination) -> Finding:
         f"{destination.flags}, taken out by hand",
         f"kamcmd dispatcher.set_state ap 1 '{destination.uri}'",
         (destination.uri,),
+    )
+
+
+def _excluded(destination: Destination) -> Finding:
+    return Finding(
+        Cause.PINGS_STOPPED,
+        f"{destination.flags}: {meaning(destination.flags)}, so nothing tells whether it answers",
+        "Its record in /etc/kamailio/live/dispatcher.list was edited: run site.yml.",
+        (destination.uri,),
+    )
+
+
+def _elsewhere(config: Config, evidence: Evidence, destination: Destination) -> Finding | None:
+    """Where DNS leads now counts, even while an older connection still answers."""
+    reach = evidence.reach.get(destination.host)
+    found = [reach.lookup] if reach else []
+    if one := evidence.proxies.get(destination.host):
+        found.append(one)
+    addresses = sorted({address for each in found for address in each.addresses})
+    if gone := [each for each in found if each.negative]:
+        said = f"DNS: {gone[0].error or 'no address'}"
+        step = f"resolvectl query {destination.host}; check this host's name servers."
+    elif strange := [address for address in addresses if not _is_within(address, config)]:
+        networks = ", ".join(str(network) for network in config.signalling_networks)
+        said = f"DNS leads to {', '.join(strange)}, which is none of Microsoft's networks ({networks})"
+        step = f"resolvectl query {destination.host}; somebody answers for Microsoft, or its networks are others now."
+    else:
+        return None
+    return Finding(Cause.PROXY_DNS, said, step, (destination.uri,))
+
+
+def _set_back(destination: Destination, round_time: float, now: float) -> Finding:
+    return Finding(
+        Cause.NOT_YET_KNOWN,
+        f"{destination.flags}; its times are still to come, so the clock was set back; the next OPTIONS tells",
+        f"Look again in {round_time:.0f} s.",
+        (destination.uri,),
+        due=now + round_time,
     )
 
 
@@ -123,19 +243,26 @@ def _not_active(destination: Destination, patience: float) -> Finding:
     )
 
 
-def _pending(destination: Destination, due: float, now: float) -> Finding:
+def _recently(evidence: Evidence, kamailio: Kamailio, round_time: float) -> str:
+    """What was done to Kamailio within the last round."""
+    now, started, start = evidence.taken_at, kamailio.loaded_at, _started(evidence, kamailio)
+    if not start <= now < start + round_time:
+        return ""
+    what = "started" if start == started else "read its files anew"
+    return f" since Kamailio {what} {now - start:.0f} s ago"
+
+
+def _pending(destination: Destination, due: float, now: float, recently: str) -> Finding:
     return Finding(
         Cause.NOT_YET_KNOWN,
-        f"{destination.flags}, not yet proven; an answer is due in {max(1, due - now):.0f} s",
+        f"{destination.flags}, not yet proven{recently}; an answer is due in {max(1, due - now):.0f} s",
         f"Look again in {max(1, due - now):.0f} s.",
         (destination.uri,),
         due=due,
     )
 
 
-def _refusal(destination: Destination, patience: float) -> Finding:
-    answer = destination.answer
-    assert answer is not None
+def _refusal(destination: Destination, answer: Answer, patience: float) -> Finding:
     said = f"answers our OPTIONS with {answer.code} {answer.reason}".rstrip()
     if answer.code == 403:
         cause = Cause.PROXY_FORBIDS
@@ -143,6 +270,11 @@ def _refusal(destination: Destination, patience: float) -> Finding:
             "Our Contact carries the FQDN. If the trunk is enabled and its FQDN spelled like ours "
             "(Get-CsOnlinePSTNGateway), this proxy is at fault: Microsoft's service health."
         )
+    elif answer.code == 503:
+        cause = Cause.PROXY_OVERLOADED
+        if answer.retry_after is not None:
+            said += f"; Retry-After {answer.retry_after:.0f} s"
+        step = "Wait; the other proxies take the calls meanwhile. If it lasts: Microsoft's service health."
     else:
         cause = Cause.PROXY_REFUSES
         step = (
@@ -169,11 +301,20 @@ def _no_way(config: Config, evidence: Evidence, destination: Destination) -> Fin
         case Reach(tcp="timeout" | "unreachable"):
             cause, said = Cause.PROXY_UNREACHABLE, f"{where}: TCP {reach.tcp}"
             step = f"Check outbound TCP {config.port} in the firewalls, then Microsoft's service health."
-        case Reach(tls="untrusted"):
-            expired = "expired" in reach.tls_detail
-            cause = Cause.PROXY_CERTIFICATE_EXPIRED if expired else Cause.PROXY_CERTIFICATE_UNTRUSTED
-            said = f"{where}: its certificate does not verify: {reach.tls_detail}"
-            step = "Check ca-certificates and the clock (timedatectl); else something stands between us and Microsoft."
+        case Reach(tls="untrusted", tls_detail=detail):
+            said = f"{where}: its certificate does not verify: {detail}"
+            if "mismatch" in detail:
+                cause = Cause.PROXY_CERTIFICATE_NAME
+                step = f"resolvectl query {destination.host}: its address must be Microsoft's."
+            elif "expired" in detail or "not yet valid" in detail:
+                cause = Cause.PROXY_CERTIFICATE_EXPIRED
+                step = "The clock of this machine first: timedatectl; else Microsoft's service health."
+            else:
+                cause = Cause.PROXY_CERTIFICATE_UNTRUSTED
+                step = (
+                    f"Something stands between us and Microsoft, or Microsoft has a new root: {config.proxy_roots} "
+                    "holds those that are accepted."
+                )
         case Reach(tls="broken"):
             cause, said = Cause.PROXY_TLS, f"{where} takes TCP but not TLS: {reach.tls_detail}"
             step = "Microsoft drops TLS from addresses whose certificate it does not accept; else: its service health."
@@ -183,11 +324,17 @@ def _no_way(config: Config, evidence: Evidence, destination: Destination) -> Fin
 
 
 def _silence(
-    config: Config, evidence: Evidence, kamailio: Kamailio, destination: Destination, seen_at: float, patience: float
+    config: Config,
+    evidence: Evidence,
+    kamailio: Kamailio,
+    destination: Destination,
+    answer: Answer | None,
+    seen_at: float,
+    patience: float,
 ) -> Finding:
     """No answer, though the way there is free: the handshake with our certificate fails, or silence follows it."""
     reach = evidence.reach.get(destination.host)
-    last = f"; its last answer is {evidence.taken_at - destination.answer.at:.0f} s old" if destination.answer else ""
+    last = f"; its last answer is {evidence.taken_at - answer.at:.0f} s old" if answer else ""
     peers = kamailio.established
     if reach and not isinstance(peers, Unread) and peers.isdisjoint(reach.lookup.addresses):
         return Finding(
@@ -208,16 +355,15 @@ def _silence(
     )
 
 
-def knows_no_trunk(kamailio: Kamailio) -> bool:
-    """The rule for 'waiting' that is spelled out at the top of this file, but for our own side."""
+def knows_no_trunk(evidence: Evidence, kamailio: Kamailio) -> bool:
+    """The rule for 'waiting' that is spelled out in `verdict`, but for our own side."""
     return (
         bool(kamailio.destinations)
         and kamailio.theirs is None
         and all(
-            _refused(destination, kamailio)
-            and not _misnamed(destination, kamailio)
-            and destination.answer is not None
-            and destination.answer.code == 403
+            (answer := _answer(evidence, kamailio, destination)) is not None
+            and answer.code == 403
+            and not _misnamed(evidence, kamailio, destination)
             for destination in kamailio.destinations
         )
     )
@@ -245,10 +391,18 @@ def trunk_missing(config: Config, kamailio: Kamailio) -> Finding:
 def their_options(config: Config, evidence: Evidence, kamailio: Kamailio) -> Iterator[Finding]:
     """Microsoft's own OPTIONS. They are due only once it has answered ours, so without a 2xx nothing is missed here."""
     theirs, now = kamailio.theirs, evidence.taken_at
-    answered = [d.answer.since for d in kamailio.destinations if d.answer and _good(config, evidence, kamailio, d)]
+    if theirs and theirs.at < (_past(kamailio.loaded_at, now) or 0.0):
+        theirs = None
+    answered = [d.answer for d in kamailio.destinations if d.answer and _good(config, evidence, kamailio, d)]
     if not answered:
         return
     patience = 2 * config.microsoft_options_interval + SLACK
+    first = min(min(answer.since, answer.at) for answer in answered)
+    if theirs and _past(theirs.at, now) is None:
+        # From before the clock was set back. Where nobody saw when that was, the clock itself tells only by going on.
+        clock = evidence.clock
+        first = now if not isinstance(clock, Clock) else _past(clock.stepped_at, now) or now
+        theirs = None
     admitted = theirs is not None and _is_within(theirs.source, config)
     if theirs and admitted and now <= theirs.at + patience + config.microsoft_options_interval:
         if theirs.code != 200:
@@ -259,7 +413,6 @@ def their_options(config: Config, evidence: Evidence, kamailio: Kamailio) -> Ite
                 patience=patience,
             )
         return
-    first = min(answered)
     due = first + patience
     if (theirs is None or theirs.at < first) and now < due:
         yield Finding(
@@ -270,20 +423,42 @@ def their_options(config: Config, evidence: Evidence, kamailio: Kamailio) -> Ite
             due=due,
         )
         return
+    yield _missing(config, evidence, kamailio, theirs, patience)
+
+
+def _missing(config: Config, evidence: Evidence, kamailio: Kamailio, theirs: Theirs | None, patience: float) -> Finding:
+    """Their OPTIONS do not come. What does come says where they are lost."""
+    networks = ", ".join(str(network) for network in config.signalling_networks)
     if theirs is None:
         seen = "have never come since the last start"
-    elif not admitted:
+    elif not _is_within(theirs.source, config):
         seen = f"came only from {theirs.source}, which is not one of its signalling networks"
     else:
-        seen = f"stopped {now - theirs.at:.0f} s ago"
-    networks = ", ".join(str(network) for network in config.signalling_networks)
-    yield Finding(
-        Cause.THEIRS_MISSING,
-        f"Microsoft answers our OPTIONS, so the trunk exists, but its own to {config.fqdn}:{config.port} {seen}",
-        f"Open TCP {config.port} for {networks} in the cloud firewall and in nftables (nft list ruleset); "
-        f"check SipSignalingPort {config.port} and SendSipOptions of the trunk: Get-CsOnlinePSTNGateway {config.fqdn}",
-        patience=patience,
+        seen = f"stopped {evidence.taken_at - theirs.at:.0f} s ago"
+    said = f"Microsoft answers our OPTIONS, so the trunk exists, but its own to {config.fqdn}:{config.port} {seen}"
+    trunk = (
+        f"check SipSignalingPort {config.port} and SendSipOptions of the trunk: Get-CsOnlinePSTNGateway {config.fqdn}"
     )
+    step = f"Open TCP {config.port} for {networks} in the cloud firewall and in nftables (nft list ruleset); {trunk}"
+    come = evidence.packet_filter.new_connections if isinstance(evidence.packet_filter, PacketFilter) else None
+    stand = 0 if isinstance(kamailio.connections, Unread) else _inbound(config, kamailio.connections)
+    if stand or (come and theirs is None):
+        said += (
+            f"; {stand} TLS connections of its stand" if stand else f"; {come} connections of its reached this machine"
+        )
+        said += ", but no OPTIONS came on them" if theirs is None else ", but nothing comes on them"
+        step = (
+            "The way in is open, so TLS fails or Microsoft sends nothing: journalctl -u kamailio -n 50 names TLS "
+            f"alerts; {trunk}"
+        )
+    elif come == 0:
+        said += "; not one connection of its has reached this machine since nftables was loaded"
+        step = f"Open TCP {config.port} for {networks} in the cloud firewall: run site.yml. Else {trunk}"
+    return Finding(Cause.THEIRS_MISSING, said, step, patience=patience)
+
+
+def _inbound(config: Config, connections: tuple[Connection, ...]) -> int:
+    return sum(one.established and not one.outbound and _is_within(one.peer, config) for one in connections)
 
 
 def _is_within(address: str, config: Config) -> bool:

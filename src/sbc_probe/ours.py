@@ -13,6 +13,8 @@ from sbc_probe.model import Certificate, Evidence, Kamailio, Lookup, Renewal, Un
 DAY = 86400.0
 # From here on Microsoft's admin centre warns (s before the end).
 BOUGHT_NOTICE = 30 * DAY
+# Addresses that stand for all of this machine's.
+EVERYWHERE = ("0.0.0.0", "::", "*")
 
 
 def our_side(config: Config, evidence: Evidence) -> Iterator[Finding]:
@@ -39,6 +41,12 @@ def _kamailio(config: Config, evidence: Evidence) -> Iterator[Finding]:
                 f"Port {config.port} is open, but {why}",
                 "journalctl -u kamailio -n 50; if Kamailio hangs, systemctl restart kamailio.",
             )
+        case Kamailio() if not config.proxies:
+            yield Finding(
+                Cause.DESTINATION_MISSING,
+                "The probe is told of no proxy of Microsoft's, so nothing can be proven",
+                "Run site.yml, which writes them into /etc/sbc-probe.json.",
+            )
         case Kamailio(destinations=destinations):
             loaded = {destination.host for destination in destinations}
             if missing := [host for host in config.proxies if host not in loaded]:
@@ -60,6 +68,14 @@ def _port(config: Config, evidence: Evidence) -> Iterator[Finding]:
                 f"Check `listen` in kamailio.cfg and that {config.address} is on this host: ip addr; ss -ltn.",
             )
         return
+    listening = evidence.listening
+    if not isinstance(listening, Unread) and not {config.address, *EVERYWHERE} & set(listening):
+        yield Finding(
+            Cause.NOT_LISTENING,
+            f"TCP to {config.address}:{config.port} is answered, but nothing on this machine listens there; what does "
+            f"listen to this port: {', '.join(listening) or 'nothing'}",
+            f"Something takes the connections away from Kamailio: nft list ruleset; ss -ltnp 'sport = :{config.port}'.",
+        )
     if isinstance(port.certificate, Unread):
         yield Finding(
             Cause.TLS_REFUSED,
@@ -213,7 +229,7 @@ def _fqdn(config: Config, evidence: Evidence) -> Iterator[Finding]:
 
 
 def tenants(config: Config, evidence: Evidence) -> Iterator[Finding]:
-    """Every tenant's name must lead here. What is wrong with several in the same way is one finding."""
+    """Every tenant's name must lead here and be known to Kamailio. The same fault of several is one finding."""
     wrong: dict[Cause, dict[str, str]] = {}
     for name, found in evidence.tenants.items():
         if cause := _astray(config, found):
@@ -226,6 +242,13 @@ def tenants(config: Config, evidence: Evidence) -> Iterator[Finding]:
             step = f"Run site.yml, or let each name have exactly one record where the zone is hosted: {records}"
         where = "" if cause is Cause.TENANT_UNCHECKED else f"; this SBC is {config.address}"
         yield Finding(cause, "; ".join(f"{name}: {what}" for name, what in said.items()) + where, step)
+    known = evidence.kamailio.tenants if isinstance(evidence.kamailio, Kamailio) else frozenset(config.tenants)
+    if not isinstance(known, Unread) and (strange := [name for name in config.tenants if name not in known]):
+        yield Finding(
+            Cause.TENANT_NOT_LOADED,
+            f"Kamailio answers 404 to whoever asks for {', '.join(strange)}: it has not loaded the name",
+            "kamcmd permissions.addressReload; else run site.yml, which writes /etc/kamailio/live/tenants.list.",
+        )
 
 
 def _astray(config: Config, found: Lookup) -> Cause | None:

@@ -3,7 +3,7 @@
 The state of the SBC is that of its primary cause, the first one found in the order of `Cause`:
 
 failed    something on our side is wrong, proven from this host alone, or a destination is unreachable or silent;
-unknown   the probe may not read something, or an answer is not due yet (`Finding.due`);
+unknown   the probe may not read something, its evidence is old, or an answer is not due yet (`Finding.due`);
 waiting   everything on our side is in order but for a certificate that is a rehearsal's on purpose; what the proxies
           say then follows from it;
 waiting   everything on our side is in order and no trunk exists yet. The rule: EVERY destination has answered 403 since
@@ -13,9 +13,30 @@ waiting   everything on our side is in order and no trunk exists yet. The rule: 
           proxy, since a trunk is known to all proxies of a cloud or to none;
 failed    one proxy answers 403 while the others do not, or Microsoft answers our OPTIONS with 200 but its own never
           reach us: the 200 proves that the trunk exists, so the way to our port is closed;
-proven    every destination is AP by an answer with 2xx since the last start, from a peer whose certificate carries its
-          name, Microsoft's own OPTIONS came lately from its signalling networks and got 200, and the certificate on the
-          wire is the one on disk and good throughout.
+proven    all of what follows. Whatever is not known for sure is not proven.
+
+What it takes to be proven:
+
+1. The evidence was gathered lately (`aged`), by a clock that no time server contradicts, that has not jumped without
+   one to vouch for it, and that Kamailio's own times do not run ahead of (`machine`).
+2. Kamailio answers RPC and has loaded every proxy, one at least. A socket on this machine listens at our address, and
+   an OPTIONS sent there over TLS gets 200 with our FQDN in Contact.
+3. The certificate on the wire is the one on disk, and its key, names, dates, use and chain are good (`content`).
+4. Our FQDN and those of the tenants lead here and nowhere else, unless DNS does not answer; Kamailio knows the names.
+5. Every destination is AP by an answer with 2xx that came since the last start, since the files that Kamailio works
+   with were last read, at most two rounds of OPTIONS ago, and not at a time that is still to come, on a connection
+   whose certificate carries its name (`microsoft`).
+6. Kamailio goes on asking: its last OPTIONS is at most two rounds old, and no record is excluded from them.
+7. DNS leads to no address of a proxy outside Microsoft's networks, whatever an older connection still answers.
+8. It has not turned from answering to not answering or back four times within 15 intervals (`flapping`).
+9. Microsoft's own OPTIONS for our FQDN came since the last start, from its signalling networks, at most three of its
+   intervals ago and not at a time that is still to come, and the last one got 200.
+10. nftables on this machine lets all of Microsoft's signalling networks in: connections that stand are not asked again,
+    new ones are.
+
+What of 2, 3, 5, 6 and 9 could not be read fails or is unknown. The private key, which only root may read, the clock,
+the listening sockets, the packet filter and the files are further witnesses: what they say counts, and without them
+the rest still proves.
 """
 
 from __future__ import annotations
@@ -24,9 +45,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from sbc_probe.config import Config
-from sbc_probe.findings import Cause, ExitCode, Finding, State
+from sbc_probe.findings import SLACK, Cause, ExitCode, Finding, State
 from sbc_probe.flags import meaning
-from sbc_probe.microsoft import flaw_of, knows_no_trunk, refused_by_all, their_options, trunk_missing
+from sbc_probe.flapping import Flapping, flapping
+from sbc_probe.machine import machine
+from sbc_probe.microsoft import flaps, flaw_of, knows_no_trunk, refused_by_all, their_options, trunk_missing
 from sbc_probe.model import Destination, Evidence, Kamailio
 from sbc_probe.ours import clouds, our_side, tenants
 
@@ -46,19 +69,21 @@ SWAP = frozenset(
     }
 )
 
-
+# What is wrong with a tenant's name keeps nobody from seeing that the trunk is missing.
+APART = frozenset({Cause.TENANT_UNRESOLVED, Cause.TENANT_ELSEWHERE, Cause.TENANT_NOT_LOADED})
 # Why nothing is known of any destination.
 UNREAD = frozenset({Cause.KAMAILIO_DOWN, Cause.KAMAILIO_RPC, Cause.DENIED})
 
 
 @dataclass(frozen=True, slots=True)
 class DestinationVerdict:
-    """One destination: `finding` is None when it is proven AP."""
+    """One destination: `finding` is None when it is proven AP. `flapping` is how it flaps, if it does."""
 
     destination: Destination
     flags_meaning: str | None
     answer_age: float | None
     finding: Finding | None
+    flapping: Flapping | None = None
 
     @property
     def state(self) -> State:
@@ -86,24 +111,30 @@ class Verdict:
 def judge(config: Config, evidence: Evidence) -> Verdict:
     """Is every destination proven AP, and if not, why?"""
     ours = list(our_side(config, evidence))
-    around = [*tenants(config, evidence), *clouds(config, evidence)]
+    around = [*tenants(config, evidence), *machine(config, evidence), *clouds(config, evidence)]
     kamailio = evidence.kamailio
     if not isinstance(kamailio, Kamailio):
         unread = next(finding for finding in ours if finding.cause in UNREAD)
         return _verdict([*ours, *around], tuple(_absent(config, host, unread) for host in config.proxies))
     rehearsal = next((finding for finding in ours if finding.cause is Cause.CERTIFICATE_REHEARSAL), None)
+    flapped = {item.uri: flapping(config, kamailio, item, evidence.taken_at) for item in kamailio.destinations}
     trunk = None
-    if all(finding.is_remark for finding in ours) and knows_no_trunk(kamailio):
+    ready = all(finding.is_remark or finding.cause in APART for finding in (*ours, *around))
+    if ready and not any(flapped.values()) and knows_no_trunk(evidence, kamailio):
         trunk = trunk_missing(config, kamailio)
-    loaded = tuple(
-        DestinationVerdict(
-            destination=destination,
-            flags_meaning=meaning(destination.flags),
-            answer_age=max(0.0, evidence.taken_at - destination.answer.at) if destination.answer else None,
-            finding=trunk or _in_the_light_of(rehearsal, flaw_of(config, evidence, kamailio, destination)),
+    loaded = []
+    for destination in kamailio.destinations:
+        found = flapped[destination.uri]
+        flaw = flaps(flaw_of(config, evidence, kamailio, destination), found, destination)
+        loaded.append(
+            DestinationVerdict(
+                destination=destination,
+                flags_meaning=meaning(destination.flags),
+                answer_age=_age(evidence, destination),
+                finding=trunk or _in_the_light_of(rehearsal, flaw),
+                flapping=found,
+            )
         )
-        for destination in kamailio.destinations
-    )
     hosts = {item.destination.host for item in loaded}
     missing = [
         _absent(config, host, finding)
@@ -116,6 +147,29 @@ def judge(config: Config, evidence: Evidence) -> Verdict:
     others = [finding for finding in flaws if finding.cause is not Cause.CERTIFICATE_REHEARSAL]
     theirs = their_options(config, evidence, kamailio)
     return _verdict([*ours, *around, *others, *theirs], (*loaded, *missing))
+
+
+def _age(evidence: Evidence, destination: Destination) -> float | None:
+    """How old (s) its last answer is; None where there is none, or it bears a time that is still to come."""
+    if destination.answer is None or (age := evidence.taken_at - destination.answer.at) < -SLACK:
+        return None
+    return max(0.0, age)
+
+
+def aged(verdict: Verdict, age: float, limit: float) -> Verdict:
+    """The same verdict while its evidence is at most `limit` s old; after that nothing is known for sure.
+
+    `age` is best taken from a clock that only counts: one that was set back would make old evidence young.
+    """
+    if 0 <= age <= limit:
+        return verdict
+    old = Finding(
+        Cause.EVIDENCE_OLD,
+        f"The probe has gathered nothing for {age:.0f} s; what it knew last was: {verdict.state}",
+        "systemctl status sbc-probe; journalctl -u sbc-probe -n 50; sbc-probe check looks anew.",
+    )
+    destinations = tuple(replace(item, finding=old) for item in verdict.destinations)
+    return Verdict(old.state, (old, *verdict.findings), verdict.remarks, destinations)
 
 
 def _in_the_light_of(rehearsal: Finding | None, flaw: Finding | None) -> Finding | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sbc_probe.findings import Cause
 
 TITLES = {
+    Cause.EVIDENCE_OLD: "The probe has not looked lately",
     Cause.CLOCK_WRONG: "The clock is wrong",
     Cause.KAMAILIO_DOWN: "Kamailio does not run",
     Cause.KAMAILIO_RPC: "Kamailio does not answer",
@@ -27,6 +28,8 @@ TITLES = {
     Cause.DESTINATION_MISSING: "A proxy is missing from the dispatcher",
     Cause.FQDN_UNRESOLVED: "DNS has no address for our FQDN",
     Cause.FQDN_ELSEWHERE: "Our FQDN leads elsewhere",
+    Cause.TENANT_NOT_LOADED: "Kamailio does not know a tenant's name",
+    Cause.PACKET_FILTER_OPEN: "The packet filter lets everybody in",
     Cause.DENIED: "The probe may not look",
     Cause.DESTINATION_DISABLED: "A proxy was taken out by hand",
     Cause.PINGS_STOPPED: "Kamailio sends no OPTIONS any more",

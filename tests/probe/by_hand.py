@@ -9,11 +9,16 @@ from sbc_probe.config import Config
 from sbc_probe.model import (
     Answer,
     Certificate,
+    Clock,
+    Connection,
     Destination,
     Evidence,
     Kamailio,
+    Loaded,
     Lookup,
+    Memory,
     OptionsReply,
+    PacketFilter,
     Port,
     Reach,
     Theirs,
@@ -26,13 +31,14 @@ FQDN = "sbc.example.com"
 PROXIES = ("sip.pstnhub.microsoft.com", "sip2.pstnhub.microsoft.com", "sip3.pstnhub.microsoft.com")
 ADDRESSES = {host: f"52.112.0.{number}" for number, host in enumerate(PROXIES, 1)}
 NAMES = ("*.pstnhub.microsoft.com", "sip.pstnhub.dod.teams.microsoft.us")
+NETWORKS = ("52.112.0.0/14", "52.122.0.0/15")
 CONFIG = Config.parse(
     {
         "customer": "acme",
         "fqdn": FQDN,
         "address": "203.0.113.10",
         "proxies": list(PROXIES),
-        "signalling_networks": ["52.112.0.0/14", "52.122.0.0/15"],
+        "signalling_networks": list(NETWORKS),
     }
 )
 GOOD = Certificate(
@@ -65,6 +71,10 @@ def theirs(ago: float = 20, source: str = "52.112.0.1", code: int | None = 200) 
     return Theirs(NOW - ago, source, None, code, "Microsoft.PSTNHub.SIPProxy v.2026", 7)
 
 
+def connection(peer: str, outbound: bool = True) -> Connection:
+    return Connection(peer, outbound, True, "TLSv1.2", "ECDHE-RSA-AES256-GCM-SHA384")
+
+
 def kamailio(**changes: Any) -> Kamailio:
     """A Kamailio that started an hour ago; `changes` are fields, or a destination's host without its domain."""
     destinations = {host: destination(host, answer=answered()) for host in PROXIES}
@@ -76,6 +86,11 @@ def kamailio(**changes: Any) -> Kamailio:
         "destinations": tuple(destinations.values()),
         "theirs": theirs(),
         "established": frozenset(ADDRESSES.values()),
+        "version": "6.0.1",
+        "uptime": 3600.0,
+        "memory": Memory(2**27, 2**24),
+        "connections": (*(connection(peer) for peer in ADDRESSES.values()), connection("52.112.0.1", outbound=False)),
+        "tenants": frozenset(),
     }
     return Kamailio(**{**fields, **changes})
 
@@ -94,6 +109,9 @@ def port(**changes: Any) -> Port:
 CLOSED = port(tcp="refused", certificate=Unread("TCP"), rsa_suites=False, options=Unread("TCP"))
 
 
+FILES = {name: name * 3 for name in ("kamailio.cfg", "dispatcher.list", "tls.cfg", "tenants.list")}
+
+
 def evidence(**changes: Any) -> Evidence:
     fields: dict[str, Any] = {
         "taken_at": NOW,
@@ -106,6 +124,11 @@ def evidence(**changes: Any) -> Evidence:
         "installed_at": NOW - DAY / 2,
         "renewal": None,
         "tenants": {},
+        "proxies": {host: Lookup((address,)) for host, address in ADDRESSES.items()},
+        "clock": Clock(True, 0.01, "192.0.2.123"),
+        "listening": ("203.0.113.10",),
+        "packet_filter": PacketFilter(NETWORKS, 5),
+        "loaded": Loaded(NOW - 3600, FILES, FILES),
     }
     return Evidence(**{**fields, **changes})
 
@@ -121,5 +144,5 @@ def reach(host: str = PROXIES[1], **changes: Any) -> dict[str, Reach]:
 
 
 # The second proxy does not answer any more: no answer to the OPTIONS of 20 s ago.
-SILENT = {"flags": "IP", "answer": answered(ago=200), "sent_ago": 20}
-REFUSED = {"flags": "IP", "answer": answered(403, "Forbidden")}
+SILENT: dict[str, Any] = {"flags": "IP", "answer": answered(ago=200), "sent_ago": 20}
+REFUSED: dict[str, Any] = {"flags": "IP", "answer": answered(403, "Forbidden")}

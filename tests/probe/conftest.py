@@ -52,7 +52,7 @@ def settings(tmp_path: Path, authority: Authority, certificate: Path) -> dict[st
         "address": "127.0.0.1",
         "cloud": "commercial",
         "proxies": ["p1.example.net", "p2.example.net", "p3.example.net"],
-        "signalling_networks": ["10.9.9.8/29"],
+        "signalling_networks": ["10.9.9.8/29", "127.0.0.8/29"],
         "options_interval": 60,
         "rpc_socket": str(tmp_path / "rpc.sock"),
         "certificate": str(certificate),

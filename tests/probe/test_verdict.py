@@ -13,13 +13,16 @@ from by_hand import (
     CLOSED,
     CONFIG,
     DAY,
+    FILES,
     FQDN,
     GOOD,
+    NETWORKS,
     NOW,
     PROXIES,
     REFUSED,
     SILENT,
     answered,
+    connection,
     destination,
     evidence,
     kamailio,
@@ -32,17 +35,23 @@ from by_hand import (
 from sbc_probe.config import Config
 from sbc_probe.findings import Cause, ExitCode, State
 from sbc_probe.model import (
+    NOT_LOOKED,
     Answer,
     ChainFlaw,
+    Clock,
     Evidence,
+    Kamailio,
+    Loaded,
     Lookup,
+    Memory,
     Misnamed,
     OptionsReply,
+    PacketFilter,
     Reach,
     Renewal,
     Unread,
 )
-from sbc_probe.verdict import Verdict, judge, judge_swap
+from sbc_probe.verdict import Verdict, aged, judge, judge_swap
 
 
 def primary(verdict: Verdict) -> Cause | None:
@@ -96,6 +105,7 @@ OUR_FAULTS = {
         Cause.CONTACT_WRONG,
     ),
     "no Contact": (evidence(port=port(options=OptionsReply(200, "OK", None))), Cause.CONTACT_WRONG),
+    "nothing of ours listens": (evidence(listening=("127.0.0.1",)), Cause.NOT_LISTENING),
     "a destination that was not loaded": (
         evidence(kamailio=kamailio(destinations=kamailio().destinations[:2])),
         Cause.DESTINATION_MISSING,
@@ -234,7 +244,24 @@ PROXY_FAULTS = {
         {},
         Cause.PROXY_REFUSES,
     ),
-    "overload": ({"flags": "IP", "answer": answered(503, "Overload")}, {}, Cause.PROXY_REFUSES),
+    "a refusal of theirs": ({"flags": "IP", "answer": answered(500, "Server Error")}, {}, Cause.PROXY_REFUSES),
+    "overload": ({"flags": "IP", "answer": answered(503, "Overload")}, {}, Cause.PROXY_OVERLOADED),
+    "a certificate of the past": (
+        SILENT,
+        reach(tls="untrusted", tls_detail="certificate has expired"),
+        Cause.PROXY_CERTIFICATE_EXPIRED,
+    ),
+    "a certificate of the future": (
+        SILENT,
+        reach(tls="untrusted", tls_detail="certificate is not yet valid"),
+        Cause.PROXY_CERTIFICATE_EXPIRED,
+    ),
+    "a visit finds another name": (
+        SILENT,
+        reach(tls="untrusted", tls_detail="Hostname mismatch, certificate is not valid for 'sip2'"),
+        Cause.PROXY_CERTIFICATE_NAME,
+    ),
+    "its name leads to somebody else": (SILENT, reach(lookup=Lookup(("198.51.100.7",))), Cause.PROXY_DNS),
     "AP by an answer from long ago": (
         {"flags": "AP", "answer": answered(ago=300), "sent_ago": 30},
         {},
@@ -244,7 +271,8 @@ PROXY_FAULTS = {
     "inactive by hand": ({"flags": "IX", "answer": answered()}, {}, Cause.DESTINATION_DISABLED),
     "no OPTIONS leave": ({"flags": "AP", "answer": answered(ago=300), "sent_ago": 300}, {}, Cause.PINGS_STOPPED),
     "excluded from OPTIONS": ({"flags": "AN", "answer": None, "sent_ago": None}, {}, Cause.PINGS_STOPPED),
-    "inactive in spite of its answers": ({"flags": "IN", "answer": answered()}, {}, Cause.NOT_ACTIVE),
+    "excluded, and yet it answers": ({"flags": "AN", "answer": answered()}, {}, Cause.PINGS_STOPPED),
+    "inactive in spite of its answers": ({"flags": "IP", "answer": answered()}, {}, Cause.NOT_ACTIVE),
 }
 
 
@@ -404,8 +432,10 @@ class TestTrunk:
 
 class TestTheirOptions:
     def test_a_closed_port_is_red_since_the_200_proves_the_trunk(self) -> None:
-        verdict = judge(CONFIG, evidence(kamailio=kamailio(theirs=None)))
+        nobody = {"kamailio": kamailio(theirs=None, connections=()), "packet_filter": PacketFilter(NETWORKS, 0)}
+        verdict = judge(CONFIG, evidence(**nobody))
         assert (primary(verdict), verdict.exit_code) == (Cause.THEIRS_MISSING, 1)
+        assert "not one connection of its has reached this machine" in verdict.findings[0].evidence
         assert "Open TCP 5061 for 52.112.0.0/14, 52.122.0.0/15" in verdict.findings[0].next_step
 
     def test_they_may_stop(self) -> None:
@@ -561,6 +591,7 @@ class TestTenants:
 
     def judge(self, *found: Lookup, **changes: Any) -> Verdict:
         wildcard = with_certificate(names=(FQDN, f"*.{FQDN}"))
+        changes.setdefault("kamailio", kamailio(tenants=frozenset(self.TENANTS)))
         return judge(self.CONFIG, replace(wildcard, tenants=dict(zip(self.TENANTS, found, strict=True)), **changes))
 
     def test_all_lead_here(self) -> None:
@@ -597,7 +628,8 @@ class TestTenants:
         assert all(name in finding.evidence for name in self.TENANTS)
 
     def test_it_keeps_nobody_from_seeing_that_the_trunk_is_missing(self) -> None:
-        no_trunk = kamailio(sip=REFUSED, sip2=REFUSED, sip3=REFUSED, theirs=None)
+        known = frozenset(self.TENANTS)
+        no_trunk = kamailio(sip=REFUSED, sip2=REFUSED, sip3=REFUSED, theirs=None, tenants=known)
         verdict = self.judge(self.HERE, Lookup((), "NXDOMAIN", True), kamailio=no_trunk)
         assert [finding.cause for finding in verdict.findings] == [Cause.TENANT_UNRESOLVED, Cause.TRUNK_MISSING]
 
@@ -606,8 +638,17 @@ class TestTenants:
         assert verdict.state is State.PROVEN
         assert [remark.cause for remark in verdict.remarks] == [Cause.TENANT_UNCHECKED]
 
+    def test_one_that_kamailio_does_not_know_is_named(self) -> None:
+        known = kamailio(tenants=frozenset(self.TENANTS[:1]))
+        verdict = self.judge(self.HERE, self.HERE, kamailio=known)
+        assert (primary(verdict), verdict.exit_code) == (Cause.TENANT_NOT_LOADED, 1)
+        assert self.TENANTS[1] in verdict.findings[0].evidence
+        assert self.TENANTS[0] not in verdict.findings[0].evidence
+        unread = self.judge(self.HERE, self.HERE, kamailio=kamailio(tenants=Unread("not looked at")))
+        assert unread.state is State.PROVEN
+
     def test_microsofts_options_to_a_tenant_are_no_part_of_the_proof(self) -> None:
-        asked = kamailio(theirs_of_tenants={self.TENANTS[0]: theirs(code=404)})
+        asked = kamailio(tenants=frozenset(self.TENANTS), theirs_of_tenants={self.TENANTS[0]: theirs(code=404)})
         assert self.judge(self.HERE, self.HERE, kamailio=asked).state is State.PROVEN
 
 
@@ -649,3 +690,273 @@ class TestMisnamed:
         one = replace(destination(PROXIES[0], "AP", answer), misnamed=Misnamed(at, ("sip.example.net",)))
         verdict = judge(CONFIG, evidence(kamailio=kamailio(destinations=(one, *kamailio().destinations[1:]))))
         assert primary(verdict) is cause
+
+
+# Each is a healthy SBC but for one thing, by which Teams might not place a call, or by which nothing is known any more.
+FUTURE = NOW + 3600
+NOT_AP = {
+    "an answer from the future": kamailio(sip={"answer": answered(ago=-3600)}),
+    "an answer from the future to an OPTIONS of the past": kamailio(
+        sip={"answer": answered(ago=-3600), "sent_ago": 30}
+    ),
+    "an OPTIONS from the future": kamailio(sip={"answer": answered(), "sent_ago": -3600}),
+    "an OPTIONS of Microsoft's from the future": kamailio(theirs=theirs(ago=-3600)),
+    "an OPTIONS of Microsoft's from before the start": kamailio(loaded_at=NOW - 15),
+    "a stale answer": kamailio(sip={"answer": answered(ago=140), "sent_ago": 10}),
+    "pings that stopped": kamailio(sip={"answer": answered(ago=140), "sent_ago": 140}),
+    "a refusal before the start": kamailio(loaded_at=NOW - 5, sip={"answer": answered(403, ago=6), "sent_ago": 8}),
+    "an answer to an OPTIONS from before the start": kamailio(
+        loaded_at=NOW - 5, sip={"answer": answered(ago=6), "sent_ago": 8}
+    ),
+    "flags that nobody knows": kamailio(sip={"flags": "QQ", "answer": answered()}),
+    "no flags": kamailio(sip={"flags": "", "answer": answered()}),
+    "no pings": kamailio(sip={"flags": "AN", "answer": answered()}),
+    "active by assumption": kamailio(sip={"flags": "AX", "answer": answered()}),
+}
+
+
+@pytest.mark.parametrize("changed", NOT_AP.values(), ids=NOT_AP.keys())
+@pytest.mark.parametrize("vouched", [True, False], ids=["vouched", "nobody vouches"])
+def test_it_is_not_proven(changed: Kamailio, vouched: bool) -> None:
+    clock = Clock(True, 0.0, "192.0.2.123") if vouched else NOT_LOOKED
+    verdict = judge(CONFIG, evidence(kamailio=changed, clock=clock))
+    assert verdict.state in (State.UNKNOWN, State.FAILED)
+
+
+class TestClock:
+    SERVER = "192.0.2.123"
+
+    @pytest.mark.parametrize(
+        ("clock", "said"),
+        [
+            (Clock(True, 86400.0, SERVER), "86400 s ahead of that of 192.0.2.123"),
+            (Clock(True, -61.0, SERVER), "61 s behind that of 192.0.2.123"),
+            (Clock(True, None, None, -86400.0, NOW - 500), "jumped back by 86400 s"),
+            (Clock(False, None, None, 86400.0, NOW - 5000), "jumped forward by 86400 s"),
+        ],
+    )
+    def test_a_wrong_one_comes_before_everything_else(self, clock: Clock, said: str) -> None:
+        verdict = judge(CONFIG, evidence(clock=clock, kamailio=kamailio(sip=SILENT)))
+        assert (primary(verdict), verdict.exit_code) == (Cause.CLOCK_WRONG, 1)
+        assert said in verdict.findings[0].evidence
+        assert "timedatectl" in verdict.findings[0].next_step
+
+    @pytest.mark.parametrize(
+        "clock",
+        [
+            Clock(True, 0.2, SERVER, -86400.0, NOW - 5),
+            Clock(True, None, None, 2.0, NOW - 5),
+            Clock(True, None, None, 86400.0, NOW - 700),
+            Clock(True, 59.0, SERVER),
+        ],
+        ids=["a server vouches for it after the jump", "a small jump", "the kernel is sure again", "nearly right"],
+    )
+    def test_a_good_one_says_nothing(self, clock: Clock) -> None:
+        verdict = judge(CONFIG, evidence(clock=clock))
+        assert verdict.state is State.PROVEN
+        assert verdict.remarks == ()
+
+    @pytest.mark.parametrize("clock", [Clock(False), Unread("adjtimex: no")])
+    def test_one_that_nobody_checks_is_a_remark(self, clock: Clock | Unread) -> None:
+        verdict = judge(CONFIG, evidence(clock=clock))
+        assert verdict.state is State.PROVEN
+        assert [remark.cause for remark in verdict.remarks] == [Cause.CLOCK_UNCHECKED]
+
+    def test_times_to_come_accuse_a_clock_for_which_nobody_vouches(self) -> None:
+        found = kamailio(loaded_at=FUTURE)
+        assert primary(judge(CONFIG, evidence(kamailio=found, clock=Clock(True)))) is Cause.CLOCK_WRONG
+        # Set right after a wrong start: what came since then is as good as ever.
+        right = judge(CONFIG, evidence(kamailio=found, loaded=Loaded(FUTURE, FILES, FILES)))
+        assert right.state is State.PROVEN
+
+    def test_after_it_was_set_back_the_next_options_tells(self) -> None:
+        before = {"answer": answered(ago=-3600), "sent_ago": -3600}
+        found = evidence(kamailio=kamailio(sip=before, sip2=before, sip3=before, theirs=theirs(ago=-3600)))
+        verdict = judge(CONFIG, found)
+        assert (primary(verdict), verdict.state) == (Cause.NOT_YET_KNOWN, State.UNKNOWN)
+        assert verdict.worth_waiting(NOW, NOW) == 68
+        assert [item.answer_age for item in verdict.destinations] == [None] * 3
+
+    def test_after_it_was_set_back_microsofts_own_options_have_their_time(self) -> None:
+        found = kamailio(theirs=theirs(ago=-3600))
+        clock = Clock(True, 0.0, self.SERVER, -3700.0, NOW - 60)
+        assert primary(judge(CONFIG, evidence(kamailio=found, clock=clock))) is Cause.THEIRS_NOT_YET_SEEN
+        later = replace(clock, stepped_at=NOW - 200)
+        assert primary(judge(CONFIG, evidence(kamailio=found, clock=later))) is Cause.THEIRS_MISSING
+
+
+class TestFlapping:
+    @staticmethod
+    def judge(*ago: float, **changes: Any) -> Verdict:
+        one = destination(PROXIES[1], **{"answer": answered()} | changes)
+        one = replace(one, turns=tuple(NOW - each for each in ago))
+        others = kamailio().destinations
+        return judge(CONFIG, evidence(kamailio=kamailio(destinations=(others[0], one, others[2]))))
+
+    def test_it_is_shown_with_its_rate_and_not_as_its_last_value(self) -> None:
+        well = self.judge(600, 450, 300, 150)
+        bad = self.judge(600, 450, 300, 150, 20, flags="IP", answer=answered(ago=80), sent_ago=20)
+        for verdict, turns in ((well, 4), (bad, 5)):
+            assert (primary(verdict), verdict.exit_code) == (Cause.PROXY_FLAPPING, 1)
+            assert f"{turns} times within 15 min, {turns * 4} an hour" in verdict.findings[0].evidence
+            item = verdict.destinations[1]
+            assert item.state is State.FAILED
+            assert item.flapping
+            assert (item.flapping.turns, item.flapping.per_hour, item.flapping.window) == (turns, turns * 4, 900)
+        assert well.findings[0].evidence.endswith("at this moment: answers")
+        assert "at this moment: does not answer our OPTIONS" in bad.findings[0].evidence
+        # Well for 300 s before the first turn, from 450 to 300 s ago, and for the last 150 s.
+        assert "answered for 67% of that time" in well.findings[0].evidence
+
+    def test_it_ends_by_itself(self) -> None:
+        assert self.judge(901, 450, 300, 150).state is State.PROVEN
+        verdict = self.judge(880, 450, 300, 150)
+        assert primary(verdict) is Cause.PROXY_FLAPPING
+        assert verdict.worth_waiting(NOW, NOW) == 900
+        assert verdict.worth_waiting(NOW - 900, NOW) == 0
+
+    def test_one_that_stays_down_is_down(self) -> None:
+        verdict = self.judge(880, 700, 500, 310, flags="IP", answer=answered(ago=320), sent_ago=20)
+        assert primary(verdict) is Cause.PROXY_SILENT
+        assert verdict.destinations[1].flapping is None
+
+    @pytest.mark.parametrize(
+        ("changes", "cause"),
+        [
+            ({"flags": "DX"}, Cause.DESTINATION_DISABLED),
+            ({"answer": answered(names=("sip.example.net",))}, Cause.PROXY_CERTIFICATE_NAME),
+            ({"answer": answered(ago=140), "sent_ago": 140}, Cause.PINGS_STOPPED),
+        ],
+    )
+    def test_what_stays_is_told_as_it_is(self, changes: dict[str, Any], cause: Cause) -> None:
+        assert primary(self.judge(200, 190, 180, 160, **changes)) is cause
+
+    def test_the_rate_is_over_the_time_since_the_start(self) -> None:
+        one = replace(destination(PROXIES[1], answer=answered()), turns=(NOW - 150, NOW - 100, NOW - 60, NOW - 10))
+        others = kamailio().destinations
+        found = kamailio(destinations=(others[0], one, others[2]), loaded_at=NOW - 180)
+        item = judge(CONFIG, evidence(kamailio=found)).destinations[1]
+        assert item.flapping
+        assert (item.flapping.window, item.flapping.per_hour) == (180, 80)
+
+    def test_a_trunk_that_comes_and_goes_is_not_missing(self) -> None:
+        turns = tuple(NOW - each for each in (500, 400, 300, 200))
+        refused = [replace(destination(host, **REFUSED), turns=turns) for host in PROXIES]
+        verdict = judge(CONFIG, evidence(kamailio=kamailio(destinations=tuple(refused), theirs=None)))
+        assert primary(verdict) is Cause.PROXY_FLAPPING
+
+
+class TestWitnesses:
+    """What says more about a cause, or is worth a remark."""
+
+    @pytest.mark.parametrize(
+        "lookup",
+        [Lookup(("198.51.100.7",)), Lookup((ADDRESSES[PROXIES[1]], "198.51.100.7")), Lookup((), "NXDOMAIN", True)],
+    )
+    def test_dns_that_leads_elsewhere_counts_while_an_old_connection_still_answers(self, lookup: Lookup) -> None:
+        found = evidence(proxies={**evidence().proxies, PROXIES[1]: lookup})
+        verdict = judge(CONFIG, found)
+        assert (primary(verdict), verdict.exit_code) == (Cause.PROXY_DNS, 1)
+        assert (lookup.error or "198.51.100.7") in verdict.findings[0].evidence
+
+    def test_a_resolver_that_fails_does_not(self) -> None:
+        found = evidence(proxies={host: Lookup((), "SERVFAIL") for host in PROXIES})
+        assert judge(CONFIG, found).state is State.PROVEN
+
+    def test_overload_says_for_how_long(self) -> None:
+        answer = replace(answered(503, "Service Unavailable"), retry_after=30.0)
+        verdict = judge(CONFIG, evidence(kamailio=kamailio(sip2={"flags": "IP", "answer": answer})))
+        assert "503 Service Unavailable; Retry-After 30 s" in verdict.findings[0].evidence
+
+    def test_a_reload_asks_for_an_answer_since_then(self) -> None:
+        verdict = judge(CONFIG, evidence(loaded=Loaded(NOW - 5, FILES, FILES)))
+        assert (primary(verdict), verdict.state) == (Cause.NOT_YET_KNOWN, State.UNKNOWN)
+        assert "since Kamailio read its files anew 5 s ago" in verdict.findings[0].evidence
+        assert verdict.worth_waiting(NOW, NOW) == 58
+
+    def test_a_start_is_named(self) -> None:
+        fresh = {"flags": "AX", "answer": None, "sent_ago": None}
+        found = kamailio(loaded_at=NOW - 2, sip=fresh, sip2=fresh, sip3=fresh, theirs=None)
+        verdict = judge(CONFIG, evidence(kamailio=found, loaded=Loaded(NOW - 2, FILES, FILES)))
+        assert "since Kamailio started 2 s ago" in verdict.findings[0].evidence
+
+    def test_connections_that_come_without_options_point_at_tls(self) -> None:
+        for changes, said in (
+            ({"connections": ()}, "5 connections of its reached this machine, but no OPTIONS came on them"),
+            ({}, "1 TLS connections of its stand, but no OPTIONS came on them"),
+        ):
+            finding = judge(CONFIG, evidence(kamailio=kamailio(theirs=None, **changes))).findings[0]
+            assert finding.cause is Cause.THEIRS_MISSING
+            assert said in finding.evidence
+            assert "TLS alerts" in finding.next_step
+
+    def test_connections_of_others_are_not_microsofts(self) -> None:
+        strange = (connection("198.51.100.7", outbound=False), connection("52.112.0.1"))
+        found = evidence(
+            kamailio=kamailio(theirs=None, connections=strange), packet_filter=Unread("denied", denied=True)
+        )
+        assert "Open TCP 5061" in judge(CONFIG, found).findings[0].next_step
+
+    def test_a_closed_packet_filter_is_not_called_a_missing_trunk(self) -> None:
+        refused = kamailio(sip=REFUSED, sip2=REFUSED, sip3=REFUSED, theirs=None)
+        verdict = judge(CONFIG, evidence(kamailio=refused, packet_filter=PacketFilter(("198.51.100.0/24",), 0)))
+        assert (primary(verdict), verdict.exit_code) == (Cause.PACKET_FILTER, 1)
+        assert "does not let 52.112.0.0/14, 52.122.0.0/15 in" in verdict.findings[0].evidence
+
+    @pytest.mark.parametrize("admitted", [NETWORKS[:1], ("52.112.0.0/15", *NETWORKS[1:]), ()])
+    def test_a_packet_filter_must_let_all_of_microsofts_networks_in(self, admitted: tuple[str, ...]) -> None:
+        found = evidence(packet_filter=PacketFilter(admitted, 5))
+        verdict = judge(CONFIG, found)
+        assert (primary(verdict), verdict.exit_code) == (Cause.PACKET_FILTER, 1)
+        assert judge_swap(CONFIG, found).state is State.PROVEN
+
+    def test_networks_may_be_admitted_in_other_words(self) -> None:
+        found = ("52.112.0.0/15", "52.114.0.0/15", "52.120.0.0/14", "2603::/16", "@set")
+        assert judge(CONFIG, evidence(packet_filter=PacketFilter(found))).state is State.PROVEN
+
+    @pytest.mark.parametrize(
+        ("changes", "cause", "said"),
+        [
+            ({"packet_filter": PacketFilter(None)}, Cause.PACKET_FILTER_OPEN, "lets everybody in"),
+            ({"kamailio": kamailio(memory=Memory(100 * 2**20, 91 * 2**20))}, Cause.MEMORY_LOW, "91 of 100 MiB"),
+            ({"loaded": Loaded(NOW - 900, FILES, {**FILES, "tls.cfg": "x"})}, Cause.CONFIG_DIFFERS, "tls.cfg"),
+            ({"loaded": Loaded(NOW - 900, FILES, {"tls.cfg": FILES["tls.cfg"]})}, Cause.CONFIG_DIFFERS, "kamailio.cfg"),
+        ],
+    )
+    def test_a_remark_is_no_reason_to_doubt(self, changes: dict[str, Any], cause: Cause, said: str) -> None:
+        verdict = judge(CONFIG, evidence(**changes))
+        assert verdict.state is State.PROVEN
+        assert [remark.cause for remark in verdict.remarks] == [cause]
+        assert said in verdict.remarks[0].evidence
+
+    def test_without_any_of_them_the_rest_still_proves(self) -> None:
+        plain = replace(
+            kamailio(), version=None, uptime=None, memory=NOT_LOOKED, connections=NOT_LOOKED, tenants=NOT_LOOKED
+        )
+        found = evidence(
+            kamailio=plain,
+            proxies={},
+            clock=NOT_LOOKED,
+            listening=NOT_LOOKED,
+            packet_filter=NOT_LOOKED,
+            loaded=NOT_LOOKED,
+        )
+        verdict = judge(CONFIG, found)
+        assert verdict.state is State.PROVEN
+        assert verdict.remarks == ()
+
+
+def test_old_evidence_proves_nothing() -> None:
+    verdict = judge(CONFIG, evidence())
+    assert aged(verdict, 60, 60) is verdict
+    for age in (61.0, 3600.0, -1.0):
+        old = aged(verdict, age, 60)
+        assert (primary(old), old.state, old.exit_code) == (Cause.EVIDENCE_OLD, State.UNKNOWN, 2)
+        assert [item.state for item in old.destinations] == [State.UNKNOWN] * 3
+    failed = aged(judge(CONFIG, evidence(kamailio=kamailio(sip2=REFUSED))), 61, 60)
+    assert [finding.cause for finding in failed.findings] == [Cause.EVIDENCE_OLD, Cause.PROXY_FORBIDS]
+
+
+def test_without_a_proxy_nothing_is_proven() -> None:
+    verdict = judge(replace(CONFIG, proxies=()), evidence(kamailio=kamailio(destinations=())))
+    assert (primary(verdict), verdict.exit_code) == (Cause.DESTINATION_MISSING, 1)

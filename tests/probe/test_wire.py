@@ -91,6 +91,7 @@ class TestOwnCertificate:
             fqdn=Lookup((config.address,)),
             taken_at=time.time(),
             installed_at=time.time(),
+            listening=(config.address,),
         )
         return [finding.cause for finding in our_side(config, found)]
 
