@@ -19,6 +19,7 @@ from prometheus_client.exposition import choose_encoder
 
 from sbc_probe.config import Config
 from sbc_probe.evidence import collect
+from sbc_probe.journal import Changes
 from sbc_probe.metrics import VerdictCollector
 from sbc_probe.model import Evidence
 from sbc_probe.report import as_json
@@ -35,12 +36,14 @@ class Monitor:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.changes = Changes(config.fqdn)
         self.refresh()
 
     def refresh(self) -> None:
         """Gather the evidence anew and judge it."""
         evidence = collect(self.config)
         self._latest = evidence, judge(self.config, evidence)
+        self.changes.note(self._latest[1])
 
     def latest(self) -> tuple[Evidence, Verdict]:
         return self._latest
