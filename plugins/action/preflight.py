@@ -51,6 +51,8 @@ VARIABLES = (
     "sbc_dns",
     "sbc_contact_email",
     "sbc_ssh_sources",
+    "sbc_probe_networks",
+    "sbc_probe_port",
     "sbc_api_endpoint",
     TOKEN,
     "droplet_region",

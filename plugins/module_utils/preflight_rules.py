@@ -94,6 +94,7 @@ def check_customer(customer: Customer, clouds: Mapping[str, Mapping[str, Any]]) 
         problem = "is no e-mail address" if values.get("sbc_contact_email") else "is missing"
         mistakes.append(found("sbc_contact_email", problem, "write one such as it@example.com"))
     mistakes += _check_sources(customer)
+    mistakes += _check_probe(customer)
     if "droplet_ssh_public_key" in values:
         try:
             fingerprint(str(values["droplet_ssh_public_key"]))
@@ -201,6 +202,29 @@ def _check_sources(customer: Customer) -> list[Mistake]:
         except ValueError as error:
             problem = f"is no network ({error})"
             mistakes.append(Mistake(customer.host, "sbc_ssh_sources", source, problem, f"{remedy} ({customer.place})"))
+    return mistakes
+
+
+def _check_probe(customer: Customer) -> list[Mistake]:
+    networks, port = customer.values.get("sbc_probe_networks", []), customer.values.get("sbc_probe_port", 9061)
+    remedy = "list the IPv4 networks that may read the probe, such as [198.51.100.0/24], or none"
+    if not isinstance(networks, list):
+        return [customer.mistake("sbc_probe_networks", "is no list", remedy)]
+    mistakes = []
+    for network in networks:
+        try:
+            everybody = ipaddress.IPv4Network(str(network)).prefixlen == 0
+            problem = "is everybody, and the probe asks nobody for a password" if everybody else ""
+        except ValueError as error:
+            problem = f"is no IPv4 network ({error})"
+        if problem:
+            where = f"{remedy} ({customer.place})"
+            mistakes.append(Mistake(customer.host, "sbc_probe_networks", network, problem, where))
+    # 22, 53, 80 and 5061 are below, or another program's.
+    if not str(port).isdecimal() or not 1024 <= int(port) <= 65535 or int(port) == 5061:
+        problem = "is no TCP port that the probe could listen on"
+        remedy = "choose one from 1024 on other than 5061, such as 9061"
+        mistakes.append(customer.mistake("sbc_probe_port", problem, remedy))
     return mistakes
 
 

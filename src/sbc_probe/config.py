@@ -29,7 +29,8 @@ class Config:
     `tenants` are the names of further tenants here, `certificate_names` what the certificate has to carry (without any:
     the FQDN). `rehearsal`: it comes from a staging directory on purpose, so that nobody trusts it. `renewal_record`
     is what certbot's last run came to, as `sbc-probe renewal` wrote it. `clouds_reviewed` is the day on which what is
-    known of Microsoft's clouds was last compared with Microsoft's own pages.
+    known of Microsoft's clouds was last compared with Microsoft's own pages. `listen` has ADDRESS:PORT of the service,
+    `history` is the file in which it remembers.
     """
 
     customer: str
@@ -53,13 +54,13 @@ class Config:
     clouds_reviewed: date | None = None
     trusted_roots: str = "/etc/ssl/certs/ca-certificates.crt"
     proxy_roots: str = "/etc/kamailio/tls/trusted-roots.pem"
-    listen: str = "127.0.0.1:9061"
+    listen: tuple[str, ...] = ("127.0.0.1:9061",)
+    history: str = "/var/lib/sbc-probe/history.sqlite"
 
     @property
-    def listen_address(self) -> tuple[str, int]:
+    def listen_addresses(self) -> tuple[tuple[str, int], ...]:
         """Where the service listens."""
-        host, _, port = self.listen.rpartition(":")
-        return host, int(port)
+        return tuple((host, int(port)) for host, _, port in (where.rpartition(":") for where in self.listen))
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Config:
@@ -75,6 +76,9 @@ class Config:
             for name in ("proxies", "tenants", "certificate_names"):
                 values[name] = tuple(host.lower() for host in values.get(name, ()))
             values["certificate_names"] = values["certificate_names"] or (values["fqdn"],)
+            if isinstance(listen := values.get("listen", known["listen"].default), str):
+                raise ConfigError("listen is a list of ADDRESS:PORT")
+            values["listen"] = tuple(listen)
             if reviewed := values.get("clouds_reviewed"):
                 values["clouds_reviewed"] = date.fromisoformat(reviewed)
             values["signalling_networks"] = tuple(IPv4Network(n) for n in values["signalling_networks"])
@@ -86,9 +90,10 @@ class Config:
         try:
             if config.issued_by not in ISSUERS:
                 raise ConfigError(f"issued_by {config.issued_by!r} is none of {', '.join(ISSUERS)}")
-            if not IPv4Address(config.listen_address[0]).is_loopback:
-                raise ConfigError(f"listen {config.listen} is not a loopback address")
             IPv4Address(config.address)
+            for host, _ in config.listen_addresses:
+                if host != config.address and not IPv4Address(host).is_loopback:
+                    raise ConfigError(f"listen {host} is neither a loopback address nor that of the SBC")
         except ValueError as error:
             raise ConfigError(str(error)) from None
         return config

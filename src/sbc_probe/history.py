@@ -23,7 +23,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from operator import itemgetter
@@ -583,12 +583,12 @@ class History:
 
     def availability(self, subject: str, since: float, until: float) -> Availability:
         """How much of the time of which there is a verdict other than `unknown` was proven."""
-        proven = known = 0.0
-        for begin, end, row in self._pieces(subject, since, until):
-            share = row.share(begin, end)
-            proven += share * row.proven
-            known += share * row.known
-        return Availability(min(1.0, proven / known) if known > 0 else None, known)
+        return _share(self._pieces(subject, since, until), since)
+
+    def availabilities(self, subject: str, until: float, windows: Mapping[str, float]) -> dict[str, Availability]:
+        """The same for windows of so many seconds that end at one moment, by one look."""
+        pieces = self._pieces(subject, until - max(windows.values()), until)
+        return {name: _share(pieces, until - seconds) for name, seconds in windows.items()}
 
     def round_trips(self, host: str, since: float, until: float, step: float = BUCKET) -> list[RoundTrips]:
         """The round trips of one proxy, summed up in steps (s, at least five minutes) that have any."""
@@ -651,3 +651,13 @@ class History:
 
 def _words(state: State, cause: str | None, flags: str | None) -> Words:
     return (FLAPPING if cause == Cause.PROXY_FLAPPING else str(state)), cause and str(cause), flags
+
+
+def _share(pieces: Iterable[tuple[float, float, _Row]], since: float) -> Availability:
+    proven = known = 0.0
+    for begin, end, row in pieces:
+        if end > since:
+            share = row.share(max(begin, since), end)
+            proven += share * row.proven
+            known += share * row.known
+    return Availability(min(1.0, proven / known) if known > 0 else None, known)

@@ -1,29 +1,59 @@
-"""The service: gathers the evidence in the background and serves the latest verdict over HTTP on loopback.
+"""The service: gathers the evidence in the background and serves the latest verdict over HTTP.
 
-/healthz      200 while the evidence is fresh, whatever the verdict; 503 when gathering it hangs
+/             a page for people: why it is green, or why not, and what was the case in the last days
+/healthz      200 while the probe works and its evidence is fresh, whatever the verdict; 503 when gathering hangs
+/readyz       200 while this SBC is proven by fresh evidence; 503 and the cause when it is not
 /status.json  the report of `sbc-probe check --json`
 /metrics      Prometheus or OpenMetrics text
+
+Whatever is served is made at most once for each gathering, whoever asks and however often. Of evidence that is no
+longer fresh every answer says so by 503, and /metrics then shows the probe's own state only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
+import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import traceback
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingTCPServer
+from typing import Any
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
+from sbc_probe import page
 from sbc_probe.config import Config
 from sbc_probe.evidence import collect
-from sbc_probe.journal import Changes
-from sbc_probe.metrics import VerdictCollector
+from sbc_probe.findings import State
+from sbc_probe.history import History
+from sbc_probe.metrics import Observer, VerdictCollector
 from sbc_probe.model import Evidence
 from sbc_probe.report import as_json
 from sbc_probe.verdict import Verdict, judge
+
+# A client may take this long (s) between two pieces of its request, and so many may be served at a time.
+PATIENCE = 5.0
+CONNECTIONS = 16
+# Linux: an address may be listened on before the machine has it (ip(7)).
+IP_FREEBIND = 15
+TEXT = "text/plain; charset=utf-8"
+# The page carries its own style and pictures, runs no script of anybody and is shown in nobody's frame.
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 def refresh_interval(config: Config) -> float:
@@ -31,70 +61,173 @@ def refresh_interval(config: Config) -> float:
     return min(15.0, max(2.0, config.options_interval / 4))
 
 
+def lifetime(config: Config) -> float:
+    """Seconds after which evidence is no longer fresh."""
+    return 3 * refresh_interval(config) + 15
+
+
 class Monitor:
-    """The latest evidence and verdict."""
+    """The latest evidence and verdict, and what is made of them for those who ask."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.changes = Changes(config.fqdn)
+        self.history = History(Path(config.history), lapse=lifetime(config))
+        self.observer = Observer()
+        self.registry = CollectorRegistry()
+        self.registry.register(VerdictCollector(self))
+        ProcessCollector(registry=self.registry)
+        self._lock = threading.Lock()
+        self._made: dict[str, bytes] = {}
         self.refresh()
 
     def refresh(self) -> None:
-        """Gather the evidence anew and judge it."""
+        """Gather the evidence anew, judge and remember it."""
+        begin = time.monotonic()
         evidence = collect(self.config)
-        self._latest = evidence, judge(self.config, evidence)
-        self.changes.note(self._latest[1])
+        verdict = judge(self.config, evidence)
+        self.history.note(evidence, verdict)
+        end = time.monotonic()
+        with self._lock:
+            self.observer.note(evidence, verdict, end - begin, self.history)
+            self._latest = evidence, verdict
+            # By a clock that nobody sets: what is fresh must not depend on the one that is judged.
+            self._gathered = end
+            self._made.clear()
 
     def latest(self) -> tuple[Evidence, Verdict]:
         return self._latest
 
+    def summary(self) -> str:
+        """What `systemctl status` shows."""
+        return "; ".join([words(self._latest[1]), *filter(None, [self.history.trouble])])
+
     def is_fresh(self) -> bool:
-        return time.time() - self._latest[0].taken_at < 3 * refresh_interval(self.config) + 15
+        return time.monotonic() - self._gathered < lifetime(self.config)
+
+    def page(self) -> bytes:
+        return self._once("page", lambda: page.render(self.config, *self.latest(), self.history, time.time()).encode())
+
+    def status(self) -> bytes:
+        return self._once(
+            "status", lambda: (json.dumps(as_json(self.config, *self.latest()), indent=2) + "\n").encode()
+        )
+
+    def metrics(self, accept: str) -> tuple[str, bytes]:
+        """The content type and the text that somebody who accepts this wants."""
+        encode, content_type = choose_encoder(accept)
+        return content_type, self._once(content_type, lambda: encode(self.registry))
+
+    def _once(self, what: str, make: Callable[[], bytes]) -> bytes:
+        """What was made since the last gathering; what changes when evidence is no longer fresh is made again."""
+        what += "" if self.is_fresh() else " stale"
+        with self._lock:
+            if what not in self._made:
+                self._made[what] = make()
+            return self._made[what]
 
 
-class Server(ThreadingHTTPServer):
-    """HTTP on loopback for one Monitor."""
+class Server(ThreadingTCPServer):
+    """HTTP on one address for one Monitor. Of too many clients the one that came first is hung up on."""
 
+    allow_reuse_address = True
     daemon_threads = True
+    request_queue_size = 32
 
-    def __init__(self, monitor: Monitor) -> None:
-        super().__init__(monitor.config.listen_address, Handler)
+    def __init__(self, monitor: Monitor, address: tuple[str, int]) -> None:
         self.monitor = monitor
-        self.registry = CollectorRegistry()
-        self.registry.register(VerdictCollector(monitor.latest))
+        self._open: dict[int, socket.socket] = {}
+        self._guard = threading.Lock()
+        super().__init__(address, Handler)
+
+    def server_bind(self) -> None:
+        self.socket.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+        super().server_bind()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._guard:
+            while len(self._open) >= CONNECTIONS:
+                with contextlib.suppress(OSError):
+                    self._open.pop(next(iter(self._open))).shutdown(socket.SHUT_RDWR)
+            self._open[id(request)] = request
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._guard:
+            self._open.pop(id(request), None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no news; a fault of ours is."""
+        if not isinstance(sys.exception(), OSError):
+            traceback.print_exc()
 
 
 class Handler(BaseHTTPRequestHandler):
     """One request."""
 
     server: Server
-    timeout = 10
+    server_version = "sbc-probe"
+    sys_version = ""
+    timeout = PATIENCE
 
     def do_GET(self) -> None:
+        try:
+            self._send(*self._answer(self.path.partition("?")[0]))
+        except OSError:
+            raise
+        except Exception:
+            traceback.print_exc()
+            self._send(500, TEXT, b"a fault of the probe itself: journalctl -u sbc-probe\n")
+
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        self._send(405, TEXT, b"GET or HEAD only\n")
+
+    do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_POST
+
+    def _answer(self, path: str) -> tuple[int, str, bytes]:
         monitor = self.server.monitor
-        match self.path.partition("?")[0]:
+        fresh = monitor.is_fresh()
+        code = 200 if fresh else 503
+        match path:
+            case "/":
+                return code, "text/html; charset=utf-8", monitor.page()
             case "/healthz":
-                fresh = monitor.is_fresh()
-                self._send(200 if fresh else 503, "text/plain; charset=utf-8", b"ok\n" if fresh else b"stale\n")
+                return code, TEXT, b"ok\n" if fresh else b"stale\n"
+            case "/readyz":
+                _, verdict = monitor.latest()
+                proven = fresh and verdict.state is State.PROVEN
+                return 200 if proven else 503, TEXT, f"{words(verdict) if fresh else 'stale'}\n".encode()
             case "/status.json":
-                body = json.dumps(as_json(monitor.config, *monitor.latest()), indent=2) + "\n"
-                self._send(200, "application/json", body.encode())
+                return code, "application/json", monitor.status()
             case "/metrics":
-                encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-                self._send(200, content_type, encode(self.server.registry))
+                return 200, *monitor.metrics(self.headers.get("Accept", ""))
             case _:
-                self._send(404, "text/plain; charset=utf-8", b"/healthz /status.json /metrics\n")
+                return 404, TEXT, b"/ /healthz /readyz /status.json /metrics\n"
 
     def _send(self, code: int, content_type: str, body: bytes) -> None:
         self.send_response(code)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
+        if code == 405:
+            self.send_header("Allow", "GET, HEAD")
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def end_headers(self) -> None:
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
         """Stay quiet: every scrape would be a line in the journal."""
+
+
+def words(verdict: Verdict) -> str:
+    """The verdict in a word or two: its state and, if there is one, the cause."""
+    return " ".join([verdict.state, *(finding.cause for finding in verdict.findings[:1])])
 
 
 def notify(message: str) -> None:
@@ -105,12 +238,31 @@ def notify(message: str) -> None:
 
 
 def serve(config: Config) -> None:
-    """Run until ended by a signal. READY is said once a first verdict can be served, WATCHDOG after each gathering."""
+    """Run until ended by SIGTERM or SIGINT, and end well then: what is not written yet is written."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    run(config, stop)
+
+
+def run(config: Config, stop: threading.Event) -> None:
+    """Run until told to stop. READY is said once a first verdict can be served, WATCHDOG after each gathering.
+
+    A gathering that fails by a fault of the probe's own is told to the journal, feeds no watchdog and is tried again.
+    """
     monitor = Monitor(config)
-    server = Server(monitor)
-    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
-    notify("READY=1")
-    while True:
-        time.sleep(refresh_interval(config))
-        monitor.refresh()
-        notify(f"WATCHDOG=1\nSTATUS={monitor.latest()[1].state}")
+    for address in config.listen_addresses:
+        server = Server(monitor, address)
+        # The interval is that of a look whether to shut down, which nobody asks of it: it ends with the process.
+        threading.Thread(target=server.serve_forever, args=(3600,), name="http", daemon=True).start()
+    notify(f"READY=1\nSTATUS={monitor.summary()}")
+    while not stop.wait(refresh_interval(config)):
+        try:
+            monitor.refresh()
+        except Exception:
+            monitor.observer.failures += 1
+            traceback.print_exc()
+        else:
+            notify(f"WATCHDOG=1\nSTATUS={monitor.summary()}")
+    notify("STOPPING=1")
+    monitor.history.close()

@@ -113,7 +113,11 @@ class Internet:
         for program in (hook, gate):
             program.chmod(0o755)
         self.gate = self.wrap("sbc-challenge", str(gate))
-        networks = {"sbc_ssh_sources": ["192.0.2.0/24"], "sbc_cloud_facts": {"signalling_networks": ["52.112.0.0/14"]}}
+        networks = {
+            "sbc_ssh_sources": ["192.0.2.0/24"],
+            "sbc_cloud_facts": {"signalling_networks": ["52.112.0.0/14"]},
+            "sbc_probe_networks": [],
+        }
         (self.directory / "nftables.conf").write_text(rendered("base/templates/nftables.conf", **networks))
         self.machine("nft", "-f", str(self.directory / "nftables.conf"))
 

@@ -30,7 +30,7 @@ def rendered(template: str, **variables: Any) -> str:
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
+def shell(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Shell]:
     """A shell in a network namespace with the droplet's packet filter and sbc-challenge on its PATH."""
     filter_file, program = tmp_path / "nftables.conf", tmp_path / "sbc-challenge"
     filter_file.write_text(
@@ -38,6 +38,8 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
             "base/templates/nftables.conf",
             sbc_ssh_sources=["192.0.2.0/24", "2001:db8::/32"],
             sbc_cloud_facts={"signalling_networks": ["52.112.0.0/14"]},
+            sbc_probe_networks=request.param if hasattr(request, "param") else [],
+            sbc_probe_port=9061,
         )
     )
     program.write_text(rendered("certificate/templates/sbc-challenge", certificate_target=tmp_path))
@@ -73,6 +75,14 @@ def test_nothing_is_open_by_itself(shell: Shell) -> None:
     assert open_ports(shell) == {}
     rules = shell("nft list chain inet sbc input").stdout
     assert set(re.findall(r"dport (\d+) accept", rules)) == {"22", "5061"}
+
+
+@pytest.mark.parametrize("shell", [["192.0.2.0/25", "192.0.2.7/32"]], indirect=True)
+def test_the_probe_is_open_to_the_networks_that_are_named(shell: Shell) -> None:
+    rules = shell("nft list chain inet sbc input").stdout
+    assert "ip saddr 192.0.2.0/25 tcp dport 9061 accept" in rules
+    assert "ip saddr 192.0.2.7 tcp dport 9061 accept" in rules
+    assert rules.count("dport 9061") == 2
 
 
 @pytest.mark.parametrize(("challenge", "ports"), [("http", {"tcp 80": 600}), ("dns", {"tcp 53": 600, "udp 53": 600})])

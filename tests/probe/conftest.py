@@ -60,7 +60,8 @@ def settings(tmp_path: Path, authority: Authority, certificate: Path) -> dict[st
         "renewal_record": str(tmp_path / "renewal.json"),
         "trusted_roots": str(authority.roots),
         "proxy_roots": str(authority.roots),
-        "listen": "127.0.0.1:0",
+        "listen": ["127.0.0.1:0"],
+        "history": str(tmp_path / "history.sqlite"),
     }
 
 

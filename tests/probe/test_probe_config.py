@@ -15,7 +15,7 @@ def test_a_file_becomes_a_config(settings: dict[str, Any], tmp_path: Path) -> No
     config = Config.load(file)
     assert config.fqdn == "sbc.example.com"
     assert config.port == 5061
-    assert config.listen_address == ("127.0.0.1", 0)
+    assert config.listen_addresses == (("127.0.0.1", 0),)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,9 @@ def test_a_file_becomes_a_config(settings: dict[str, Any], tmp_path: Path) -> No
         ({"proxies": None}, "NoneType"),
         ({"signalling_networks": ["52.112.0.0/33"]}, "not a valid netmask"),
         ({"address": "sbc.example.com"}, "sbc.example.com"),
-        ({"listen": "0.0.0.0:9061"}, "not a loopback address"),
+        ({"listen": "127.0.0.1:9061"}, "listen is a list"),
+        ({"listen": ["127.0.0.1:9061", "0.0.0.0:9061"]}, "0.0.0.0 is neither a loopback address"),
+        ({"listen": ["127.0.0.1:http"]}, "http"),
         ({"options_interval": "soon"}, "soon"),
         ({"issued_by": "fate"}, "none of certbot, files"),
         ({"clouds_reviewed": "lately"}, "lately"),
@@ -34,6 +36,12 @@ def test_a_file_becomes_a_config(settings: dict[str, Any], tmp_path: Path) -> No
 def test_a_mistake_is_named(settings: dict[str, Any], change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         Config.parse({**settings, **change})
+
+
+def test_the_service_may_listen_on_the_address_of_the_sbc_too(settings: dict[str, Any]) -> None:
+    where = ["127.0.0.1:9061", "203.0.113.10:9061"]
+    config = Config.parse({**settings, "address": "203.0.113.10", "listen": where})
+    assert config.listen_addresses == (("127.0.0.1", 9061), ("203.0.113.10", 9061))
 
 
 def test_a_missing_key_and_a_missing_file_are_named(settings: dict[str, Any], tmp_path: Path) -> None:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from by_hand import CLOSED, CONFIG, NOW, SILENT, evidence, kamailio
+from by_hand import CLOSED, CONFIG, NOW, PROXIES, SILENT, answered, destination, evidence, kamailio, theirs
 from prometheus_client.parser import text_string_to_metric_families
 
 from sbc_probe import service
-from sbc_probe.model import Evidence, Lookup, Renewal, Unread
+from sbc_probe.history import History
+from sbc_probe.model import Clock, Connection, Evidence, Lookup, Memory, PacketFilter, Renewal, Unread
 
 
 class Running:
@@ -25,14 +34,19 @@ class Running:
     def __init__(self) -> None:
         self.evidence = evidence()
         self.monitor: service.Monitor
-        self.url = ""
+        self.server: service.Server
+        self.port = 0
+
+    def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request(method, path, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, dict(answer.headers), answer.read().decode()
 
     def get(self, path: str) -> tuple[int, str, str]:
-        try:
-            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
-                return answer.status, answer.headers["Content-Type"], answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.headers["Content-Type"], error.read().decode()
+        code, headers, body = self.ask(path)
+        return code, headers["Content-Type"], body
 
     def samples(self, found: Evidence) -> dict[tuple[str, ...], float]:
         """The metrics as `(name, label values in the order of their labels' names)` to value."""
@@ -47,19 +61,20 @@ class Running:
 
 
 @pytest.fixture
-def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+def running(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Running]:
     running = Running()
     monkeypatch.setattr(service, "collect", lambda config: running.evidence)
     monkeypatch.setattr("time.time", lambda: NOW)
-    running.monitor = service.Monitor(replace(CONFIG, listen="127.0.0.1:0"))
-    server = service.Server(running.monitor)
-    running.url = f"http://127.0.0.1:{server.server_address[1]}"
+    running.monitor = service.Monitor(replace(CONFIG, history=str(tmp_path / "history.sqlite")))
+    running.server = server = service.Server(running.monitor, ("127.0.0.1", 0))
+    running.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     yield running
     server.shutdown()
     server.server_close()
     thread.join()
+    running.monitor.history.close()
 
 
 def test_status_is_the_report(running: Running) -> None:
@@ -68,16 +83,118 @@ def test_status_is_the_report(running: Running) -> None:
     assert json.loads(body)["overall"]["state"] == "proven"
 
 
+def grow_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "lifetime", lambda config: -1.0)
+
+
 def test_health_is_that_of_the_probe_not_of_the_sbc(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     running.evidence = evidence(kamailio=Unread("no socket"), port=CLOSED)
     running.monitor.refresh()
+    assert running.get("/healthz")[::2] == (200, "ok\n")
+    # A clock that is moved makes no evidence old or new.
+    monkeypatch.setattr("time.time", lambda: NOW + 86400)
     assert running.get("/healthz")[0] == 200
-    monkeypatch.setattr("time.time", lambda: NOW + 3600)
+    grow_old(monkeypatch)
     assert running.get("/healthz")[::2] == (503, "stale\n")
 
 
+def test_readiness_is_that_of_the_sbc(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert running.get("/readyz")[::2] == (200, "proven\n")
+    running.evidence = evidence(kamailio=Unread("no socket"), port=CLOSED)
+    running.monitor.refresh()
+    assert running.get("/readyz")[::2] == (503, "failed kamailio_down\n")
+    running.evidence = evidence()
+    running.monitor.refresh()
+    grow_old(monkeypatch)
+    assert running.get("/readyz")[::2] == (503, "stale\n")
+
+
+def test_old_evidence_proves_nothing_to_anybody(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 'sbc_state{state="proven"} 1.0' in running.get("/metrics")[2]
+    grow_old(monkeypatch)
+    assert running.get("/status.json")[0] == running.get("/")[0] == 503
+    code, _, text = running.get("/metrics")
+    assert code == 200
+    assert "sbc_evidence_timestamp_seconds" in text
+    assert "sbc_state" not in text
+
+
+def test_the_page_is_for_people_and_closed_to_scripts(running: Running) -> None:
+    code, headers, body = running.ask("/")
+    assert (code, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "Python" not in headers["Server"]
+    assert CONFIG.fqdn in body
+
+
 def test_anything_else_is_not_found(running: Running) -> None:
-    assert running.get("/")[0] == 404
+    assert running.get("/favicon.ico")[0] == 404
+    assert running.get("/../etc/passwd")[0] == 404
+
+
+def test_head_gives_the_same_without_a_body(running: Running) -> None:
+    for path in ("/", "/healthz", "/readyz", "/status.json", "/metrics", "/nothing"):
+        code, headers, body = running.ask(path)
+        without = running.ask(path, "HEAD")
+        assert without[0] == code
+        assert without[1]["Content-Length"] == headers["Content-Length"] == str(len(body.encode()))
+        assert without[2] == ""
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_nothing_can_be_written(running: Running, method: str) -> None:
+    code, headers, _ = running.ask("/status.json", method)
+    assert code == 405
+    assert headers["Allow"] == "GET, HEAD"
+
+
+def test_a_fault_of_one_answer_leaves_the_others(
+    running: Running, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sbc_probe.page.render", lambda *_: 1 / 0)
+    assert running.get("/")[0] == 500
+    assert "ZeroDivisionError" in capfd.readouterr().err
+    assert running.get("/status.json")[0] == running.get("/metrics")[0] == 200
+
+
+def test_what_is_served_is_made_once_for_a_gathering(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+
+    def render(*given: object) -> str:
+        made.append(given)
+        return "a page"
+
+    monkeypatch.setattr("sbc_probe.page.render", render)
+    for _ in range(5):
+        running.get("/")
+    running.monitor.refresh()
+    running.get("/")
+    assert len(made) == 2
+
+
+def test_slow_clients_do_not_keep_others_out(running: Running) -> None:
+    """Clients that never end their request, never begin it, or never read: more of them than are served at once."""
+    with contextlib.ExitStack() as stack:
+        slow = []
+        for number in range(5 * service.CONNECTIONS):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=30))
+            client.sendall([b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"][number % 3])
+            slow.append(client)
+        assert running.get("/healthz")[0] == 200
+        assert running.get("/status.json")[0] == 200
+        # The first of them was hung up on.
+        assert slow[0].recv(100) == b""
+        assert threading.active_count() < 3 * service.CONNECTIONS
+        assert len(running.server._open) <= service.CONNECTIONS
+
+
+def test_garbage_is_refused(running: Running) -> None:
+    for garbage in (b"\x16\x03\x01\x02\x00" * 40 + b"\r\n\r\n", b"GET " + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", running.port), timeout=30) as client:
+            client.sendall(garbage)
+            assert client.recv(4096)[:12] in (b"HTTP/1.0 400", b"HTTP/1.0 414", b"<!DOCTYPE HT")
+    assert running.get("/healthz")[0] == 200
 
 
 def test_metrics_of_a_proven_sbc(running: Running) -> None:
@@ -101,9 +218,89 @@ def test_metrics_of_what_could_not_be_read_are_absent(running: Running) -> None:
     assert samples["sbc_finding", "proxy_silent", "1"] == 1
     assert ("sbc_theirs_timestamp_seconds",) not in samples
     assert ("sbc_destination_answer_timestamp_seconds", "200", "sip2.pstnhub.microsoft.com") not in samples
-    samples = running.samples(evidence(kamailio=Unread("no socket"), port=CLOSED, on_disk=Unread("no file")))
-    names = {name for name, *_ in samples}
-    assert names == {"sbc_evidence_timestamp_seconds", "sbc_state", "sbc_finding", "sbc_destination_state"}
+    unread = dict.fromkeys(("kamailio", "on_disk", "clock", "packet_filter", "listening", "loaded"), Unread("not read"))
+    samples = running.samples(evidence(port=CLOSED, **unread))
+    about_kamailio = (
+        "sbc_kamailio",
+        "sbc_options",
+        "sbc_theirs",
+        "sbc_tls",
+        "sbc_clock",
+        "sbc_certificate",
+        "sbc_packet",
+    )
+    assert not [name for name, *_ in samples if name.startswith(about_kamailio)]
+    assert samples["sbc_state", "failed"] == 1
+
+
+def test_counters_are_kamailios_own(running: Running) -> None:
+    host = PROXIES[0]
+    first = replace(destination(host, answer=answered()), sent=60, answers={200: 57, 503: 1}, lost=2)
+    ours = replace(theirs(), codes={200: 6, 404: 1})
+    asked = kamailio(
+        destinations=(first,),
+        theirs=ours,
+        theirs_of_tenants={"t.sbc.example.com": replace(ours, count=3, codes={})},
+        version="6.0.1",
+        memory=Memory(67108864, 4194304),
+        connections=(
+            Connection("52.112.0.1", True, True, "TLSv1.2", "ECDHE-RSA-AES256-GCM-SHA384"),
+            Connection("52.112.0.1", False, True, "TLSv1.2", "ECDHE-RSA-AES256-GCM-SHA384"),
+            Connection("192.0.2.1", False, False, "", ""),
+        ),
+    )
+    around = {"clock": Clock(True, -0.25), "packet_filter": PacketFilter(("52.112.0.0/14",), 12)}
+    samples = running.samples(evidence(kamailio=asked, **around))
+    assert samples["sbc_options_sent_total", host] == 60
+    assert samples["sbc_options_answers_total", "503", host] == 1
+    assert samples["sbc_options_lost_total", host] == 2
+    assert samples["sbc_theirs_received_total", CONFIG.fqdn] == 7
+    assert samples["sbc_theirs_received_total", "t.sbc.example.com"] == 3
+    assert samples["sbc_theirs_answers_total", "404", CONFIG.fqdn] == 1
+    assert samples["sbc_kamailio_memory_used_bytes",] == 4194304
+    assert samples["sbc_tls_connections", "in"] == samples["sbc_tls_connections", "out"] == 1
+    assert samples["sbc_clock_offset_seconds",] == -0.25
+    assert samples["sbc_packet_filter_connections_total",] == 12
+    assert samples["sbc_kamailio_info", "6.0.1"] == 1
+
+
+def test_round_trips_transitions_and_availability(running: Running) -> None:
+    host = PROXIES[1]
+
+    def seen(later: float, rtt: float | None, **changes: Any) -> dict[tuple[str, ...], float]:
+        one = replace(answered(ago=10 - later), round_trip=rtt)
+        return running.samples(evidence(taken_at=NOW + later, kamailio=kamailio(sip2={"answer": one, **changes})))
+
+    seen(20, 0.02)
+    # The same answer again is no other round trip, and one whose time is not known is none.
+    seen(20, 0.02)
+    seen(40, None)
+    seen(60, 7.0)
+    samples = seen(80, 0.0005, flags="IX")
+    name = "sbc_destination_round_trip_seconds"
+    assert samples[f"{name}_bucket", host, "0.001"] == 1
+    assert samples[f"{name}_bucket", host, "0.025"] == 2
+    assert samples[f"{name}_bucket", host, "5.0"] == 2
+    assert samples[f"{name}_bucket", host, "+Inf"] == samples[f"{name}_count", host] == 3
+    assert samples[f"{name}_sum", host] == pytest.approx(7.0205)
+    assert samples["sbc_destination_transitions_total", host, "failed"] == 1
+    assert samples["sbc_destination_transitions_total", host, "proven"] == 0
+    assert samples["sbc_destination_finding", "destination_disabled", host] == 1
+    step = f"kamcmd dispatcher.set_state ap 1 'sip:{host}:5061;transport=tls'"
+    assert samples["sbc_finding_info", "destination_disabled", step] == 1
+    assert samples["sbc_destination_availability_ratio", host, "1h"] == pytest.approx(3 / 4)
+    assert samples["sbc_destination_availability_ratio", PROXIES[0], "7d"] == 1
+    assert samples["sbc_availability_ratio", "24h"] == pytest.approx(3 / 4)
+
+
+def test_the_probe_tells_how_it_does_itself(running: Running) -> None:
+    samples = running.samples(evidence())
+    assert samples["sbc_probe_gatherings_total",] == 2
+    assert samples["sbc_probe_gathering_failures_total",] == 0
+    assert samples["sbc_probe_history_writable",] == 1
+    assert samples["sbc_probe_history_size_bytes",] > 0
+    assert samples["process_resident_memory_bytes",] > 0
+    assert samples["sbc_info", CONFIG.address, CONFIG.cloud, CONFIG.customer, CONFIG.fqdn] == 1
 
 
 def test_remarks_and_renewals_are_counted(running: Running) -> None:
@@ -130,17 +327,86 @@ def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             assert systemd.recv(100) == b"READY=1"
 
 
-def test_the_service_is_ready_once_it_can_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    address = str(tmp_path / "notify")
-    monkeypatch.setenv("NOTIFY_SOCKET", address)
-    monkeypatch.setattr(service, "collect", lambda config: evidence())
+class Systemd:
+    """The receiving end of sd_notify, and what a served SBC tells it."""
+
+    def __init__(self, address: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(address)
+        self.socket.settimeout(60)
+
+    def wait_for(self, *words: str) -> str:
+        while not all(word in (said := self.socket.recv(500).decode()) for word in words):
+            pass
+        return said
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Systemd]:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    systemd = Systemd(str(tmp_path / "notify"))
+    yield systemd
+    systemd.socket.close()
+
+
+def test_a_fault_of_a_gathering_is_told_and_outlived(
+    systemd: Systemd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    faults = iter([False, False, True, True])
+
+    def collect(config: object) -> Evidence:
+        if next(faults, False):
+            raise RuntimeError("a fault of the probe")
+        return evidence()
+
+    monkeypatch.setattr(service, "collect", collect)
     monkeypatch.setattr(service, "refresh_interval", lambda config: 0.05)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(address)
-        systemd.settimeout(5)
-        threading.Thread(target=service.serve, args=(replace(CONFIG, listen="127.0.0.1:0"),), daemon=True).start()
-        assert systemd.recv(100) == b"READY=1"
-        assert systemd.recv(100) == b"WATCHDOG=1\nSTATUS=proven"
+    config, stop = replace(CONFIG, listen=("127.0.0.1:0",), history=str(tmp_path / "h.sqlite")), threading.Event()
+    thread = threading.Thread(target=service.run, args=(config, stop))
+    thread.start()
+    systemd.wait_for("READY=1", "STATUS=proven")
+    systemd.wait_for("WATCHDOG=1", "STATUS=proven")
+    systemd.wait_for("WATCHDOG=1", "STATUS=proven")
+    stop.set()
+    systemd.wait_for("STOPPING=1")
+    thread.join()
+    assert capfd.readouterr().err.count("RuntimeError: a fault of the probe") == 2
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_it_starts_without_kamailio_and_ends_well(systemd: Systemd, tmp_path: Path, settings: dict[str, Any]) -> None:
+    """A real process: ready with a verdict, listening where it is told to, and nothing lost at its end."""
+    ports = free_port(), free_port()
+    settings |= {"listen": [f"127.0.0.1:{port}" for port in ports], "options_interval": 2, "port": free_port()}
+    (tmp_path / "probe.json").write_text(json.dumps(settings))
+    began = time.time()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sbc_probe", "serve", "--config", tmp_path / "probe.json"],
+        env={**os.environ, "PYTHONPATH": str(Path(service.__file__).parents[1])},
+    )
+    try:
+        systemd.wait_for("READY=1", "STATUS=failed kamailio_down")
+        for port in ports:
+            with pytest.raises(urllib.error.HTTPError, match="503"):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=30)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=30) as answer:
+                assert answer.read() == b"ok\n"
+        systemd.wait_for("WATCHDOG=1", "STATUS=failed kamailio_down")
+        process.send_signal(signal.SIGTERM)
+        systemd.wait_for("STOPPING=1")
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    history = History(Path(settings["history"]))
+    (span,) = history.timeline("", began, time.time())[-1:]
+    assert (span.state, span.cause) == ("failed", "kamailio_down")
+    assert span.end > span.begin
+    history.close()
 
 
 @pytest.mark.parametrize(("interval", "refresh"), [(60, 15), (10, 2.5), (2, 2)])
