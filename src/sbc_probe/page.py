@@ -38,9 +38,10 @@ from sbc_probe.verdict import DestinationVerdict, Verdict
 from sbc_probe.words import TITLES
 
 if TYPE_CHECKING:
-    from sbc_probe.history import History, RoundTrips, Span
+    from sbc_probe.history import History, Requests, RoundTrips, Span
 
 WEEK = 7 * DAY
+WINDOWS = {"1 hour": HOUR, "24 hours": DAY, "7 days": WEEK}
 # How often (s) a browser asks anew. The service gathers evidence at least every 15 s: older than STALE it hangs.
 REFRESH = 30
 STALE = 90.0
@@ -49,6 +50,8 @@ INCIDENTS = 12
 ALL_GOOD = "Every proxy answers us, Microsoft's own OPTIONS come and are answered, the certificate is in order."
 
 Row = tuple[str, Child]
+# Our OPTIONS by the window (s) and by proxy.
+Sent = dict[float, dict[str, "Requests"]]
 
 
 def render(
@@ -56,22 +59,23 @@ def render(
 ) -> str:
     """The whole page as HTML, as it is at `now`; `refresh`: the browser is told to ask again."""
     look, title = _look(evidence, verdict, now)
+    requests = {window: history.requests(now - window, now) for window in WINDOWS.values()}
     return document(
         look,
         f"{title} \N{EN DASH} {config.customer}",
         element("p", "This page is old. ", element("a", "Load it again", href="/"), class_="old", role="alert"),
-        _verdict(config, evidence, verdict, look, title, now),
+        _verdict(config, evidence, verdict, look, title, _lasting(history, now), now),
         element(
             "main",
             _more(verdict),
             _overall(history, now),
-            [_proxy(item, evidence, history, now) for item in verdict.destinations],
+            [_proxy(item, evidence, history, requests, now) for item in verdict.destinations],
             element(
                 "div",
                 _theirs(evidence, now),
                 _certificate(config, evidence),
                 _tenants(config, evidence),
-                _machine(evidence),
+                _machine(evidence, history),
                 class_="cards",
             ),
         ),
@@ -88,15 +92,17 @@ def _look(evidence: Evidence, verdict: Verdict, now: float) -> tuple[Look, str]:
     return look_of(verdict.state, primary), headline(verdict)
 
 
-def _verdict(config: Config, evidence: Evidence, verdict: Verdict, look: Look, title: str, now: float) -> Element:
+def _verdict(
+    config: Config, evidence: Evidence, verdict: Verdict, look: Look, title: str, lasting: str, now: float
+) -> Element:
     age = now - evidence.taken_at
     if title == "NOT KNOWN":
         when = f"{duration(age)} ago" if age > 0 else f"{duration(-age)} ahead of the clock"
         lead = f". The probe has gathered no evidence lately. The last is from {when}, and said: {headline(verdict)}."
     elif verdict.findings:
-        lead = ""
+        lead = lasting
     else:
-        lead = f". {ALL_GOOD}"
+        lead = f"{lasting}. {ALL_GOOD}"
     return element(
         "header",
         symbol(look),
@@ -105,7 +111,7 @@ def _verdict(config: Config, evidence: Evidence, verdict: Verdict, look: Look, t
             "div",
             element("b", f"{duration(age)} ago" if age >= 1 else "just now" if age > -1 else "ahead of the clock"),
             " ",
-            element("span", date(evidence.taken_at), class_="quiet"),
+            element("span", f"taken {date(evidence.taken_at)}", class_="quiet"),
             class_="taken",
         ),
         element(
@@ -118,6 +124,22 @@ def _verdict(config: Config, evidence: Evidence, verdict: Verdict, look: Look, t
         element("div", _finding(verdict.findings[0], "the cause"), class_="why") if verdict.findings else None,
         class_=f"verdict {look.name}",
     )
+
+
+def _lasting(history: History, now: float) -> str:
+    """How long it has been as it is, as far back as somebody watched."""
+    spans = history.timeline("", now - WEEK, now)
+    good = bool(spans) and spans[-1].state == State.PROVEN
+    begin = end = None
+    for span in reversed(spans):
+        if span.state is None or (span.state == State.PROVEN) is not good:
+            end = span
+            break
+        begin = span.begin
+    if begin is None:
+        return ""
+    least = "" if end and end.state is not None else "at least "
+    return f", {'' if good else 'not '}proven for {least}{duration(now - begin)}"
 
 
 def _finding(finding: Finding, role: str, heading: str = "h2") -> Element:
@@ -177,7 +199,7 @@ def _timelines(history: History, subject: str, now: float) -> list[Element]:
     return made
 
 
-def _proxy(item: DestinationVerdict, evidence: Evidence, history: History, now: float) -> Element:
+def _proxy(item: DestinationVerdict, evidence: Evidence, history: History, requests: Sent, now: float) -> Element:
     destination = item.destination
     points = history.round_trips(destination.host, now - DAY, now, STEP)
     look = look_of(item.state, item.finding)
@@ -191,8 +213,8 @@ def _proxy(item: DestinationVerdict, evidence: Evidence, history: History, now: 
         ),
         element(
             "div",
-            _facts(_proxy_facts(item, now)),
-            _availability(history, destination.host, now),
+            _facts(_proxy_facts(item, evidence, now)),
+            _availability(history, destination.host, requests, now),
             class_="charts",
         ),
         element(
@@ -206,12 +228,14 @@ def _proxy(item: DestinationVerdict, evidence: Evidence, history: History, now: 
     )
 
 
-def _proxy_facts(item: DestinationVerdict, now: float) -> Iterator[Row]:
+def _proxy_facts(item: DestinationVerdict, evidence: Evidence, now: float) -> Iterator[Row]:
     destination, answer = item.destination, item.destination.answer
     if destination.flags:
         yield "dispatcher", [element("code", destination.flags), " ", item.flags_meaning or ""]
     else:
         yield "dispatcher", _unknown("Kamailio says nothing of it")
+    if found := evidence.proxies.get(destination.host):
+        yield "address", ", ".join(found.addresses) or _unknown(found.error or "")
     yield "we asked", _ago(destination.sent_at, now)
     if answer:
         said = f"{answer.code} {answer.reason}".rstrip()
@@ -233,14 +257,13 @@ def _proxy_facts(item: DestinationVerdict, now: float) -> Iterator[Row]:
         yield "never answered", f"{destination.lost:,} since Kamailio's start"
 
 
-def _availability(history: History, host: str, now: float) -> Element:
+def _availability(history: History, host: str, requests: Sent, now: float) -> Element:
     rows = []
-    for title, window in (("1 hour", HOUR), ("24 hours", DAY), ("7 days", WEEK)):
+    for title, window in WINDOWS.items():
         found = history.availability(host, now - window, now)
-        sent = history.requests(now - window, now)
-        whole = sum(requests.sent for requests in sent.values())
-        its = sent.get(host)
-        brief = found.known < 0.99 * window
+        whole = sum(each.sent for each in requests[window].values())
+        its = requests[window].get(host)
+        brief = 0 < found.known < 0.99 * window
         watched = element("small", f" {duration(found.known)} watched") if brief else None
         rows.append(
             element(
@@ -320,7 +343,7 @@ def _theirs(evidence: Evidence, now: float) -> Element:
     if theirs:
         rows = [
             ("last came", f"{_since(theirs.at, now)} ago"),
-            ("from", theirs.source + (f", {theirs.peer}" if theirs.peer else "")),
+            ("from", theirs.source + (f", which calls itself {theirs.peer}" if theirs.peer else "")),
             ("we answered", str(theirs.code) if theirs.code is not None else _unknown("nothing")),
             ("agent", theirs.agent or _unknown()),
             ("since the start", _counts(theirs)),
@@ -402,8 +425,11 @@ def _tenants(config: Config, evidence: Evidence) -> Element | None:
     return _section("Tenants", _facts(rows))
 
 
-def _machine(evidence: Evidence) -> Element:
-    return _section("Kamailio and its machine", _facts(_machine_facts(evidence)))
+def _machine(evidence: Evidence, history: History) -> Element:
+    rows = list(_machine_facts(evidence))
+    if history.trouble:
+        rows.append(("history", history.trouble))
+    return _section("Kamailio and its machine", _facts(rows))
 
 
 def _machine_facts(evidence: Evidence) -> Iterator[Row]:
