@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
@@ -42,9 +44,8 @@ if TYPE_CHECKING:
 
 WEEK = 7 * DAY
 WINDOWS = {"1 hour": HOUR, "24 hours": DAY, "7 days": WEEK}
-# How often (s) a browser asks anew. The service gathers evidence at least every 15 s: older than STALE it hangs.
+# How often (s) a browser asks anew.
 REFRESH = 30
-STALE = 90.0
 STEP = HOUR / 2
 INCIDENTS = 12
 ALL_GOOD = "Every proxy answers us, Microsoft's own OPTIONS come and are answered, the certificate is in order."
@@ -55,16 +56,25 @@ Sent = dict[float, dict[str, "Requests"]]
 
 
 def render(
-    config: Config, evidence: Evidence, verdict: Verdict, history: History, now: float, refresh: bool = True
+    config: Config,
+    evidence: Evidence,
+    verdict: Verdict,
+    history: History,
+    now: float,
+    fresh: bool = True,
+    refresh: bool = True,
 ) -> str:
-    """The whole page as HTML, as it is at `now`; `refresh`: the browser is told to ask again."""
-    look, title = _look(evidence, verdict, now)
+    """The whole page as HTML, as it is at `now`; `refresh`: the browser is told to ask again.
+
+    Of evidence that is not `fresh` nothing is said to be so now.
+    """
+    said = _says(verdict, history, now) if fresh else _said(evidence, verdict, now)
     requests = {window: history.requests(now - window, now) for window in WINDOWS.values()}
     return document(
-        look,
-        f"{title} \N{EN DASH} {config.customer}",
+        said.look,
+        f"{said.title} \N{EN DASH} {config.customer}",
         element("p", "This page is old. ", element("a", "Load it again", href="/"), class_="old", role="alert"),
-        _verdict(config, evidence, verdict, look, title, _lasting(history, now), now),
+        _verdict(config, evidence, verdict, said, now),
         element(
             "main",
             _more(verdict),
@@ -84,45 +94,44 @@ def render(
     )
 
 
-def _look(evidence: Evidence, verdict: Verdict, now: float) -> tuple[Look, str]:
-    """Nothing old is said to be so now."""
-    if not -STALE < now - evidence.taken_at < STALE:
-        return LOOKS["unknown"], "NOT KNOWN"
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """What a glance takes in; `lead` goes on after the names of the customer and of the SBC."""
+
+    look: Look
+    title: str
+    lead: str
+
+
+def _says(verdict: Verdict, history: History, now: float) -> Headline:
     primary = verdict.findings[0] if verdict.findings else None
-    return look_of(verdict.state, primary), headline(verdict)
+    lead = _lasting(history, now) + ("" if primary else f". {ALL_GOOD}")
+    return Headline(look_of(verdict.state, primary), headline(verdict), lead)
 
 
-def _verdict(
-    config: Config, evidence: Evidence, verdict: Verdict, look: Look, title: str, lasting: str, now: float
-) -> Element:
+def _said(evidence: Evidence, verdict: Verdict, now: float) -> Headline:
     age = now - evidence.taken_at
-    if title == "NOT KNOWN":
-        when = f"{duration(age)} ago" if age > 0 else f"{duration(-age)} ahead of the clock"
-        lead = f". The probe has gathered no evidence lately. The last is from {when}, and said: {headline(verdict)}."
-    elif verdict.findings:
-        lead = lasting
-    else:
-        lead = f"{lasting}. {ALL_GOOD}"
+    when = f"{duration(age)} ago" if age > 0 else f"{duration(-age)} ahead of the clock"
+    lead = f". The probe has gathered no evidence lately. The last is from {when}, and said: {headline(verdict)}."
+    return Headline(LOOKS["unknown"], "NOT KNOWN", lead)
+
+
+def _verdict(config: Config, evidence: Evidence, verdict: Verdict, said: Headline, now: float) -> Element:
+    age = now - evidence.taken_at
     return element(
         "header",
-        symbol(look),
-        element("h1", title),
+        symbol(said.look),
+        element("h1", said.title),
         element(
             "div",
             element("b", f"{duration(age)} ago" if age >= 1 else "just now" if age > -1 else "ahead of the clock"),
             " ",
-            element("span", f"taken {date(evidence.taken_at)}", class_="quiet"),
+            element("span", f"taken {datetime.fromtimestamp(evidence.taken_at, UTC):%Y-%m-%d %H:%M:%S} UTC"),
             class_="taken",
         ),
-        element(
-            "p",
-            element("strong", config.customer),
-            f" {config.fqdn}",
-            lead,
-            class_="lead",
-        ),
+        element("p", element("strong", config.customer), f" {config.fqdn}{said.lead}", class_="lead"),
         element("div", _finding(verdict.findings[0], "the cause"), class_="why") if verdict.findings else None,
-        class_=f"verdict {look.name}",
+        class_=f"verdict {said.look.name}",
     )
 
 
@@ -142,7 +151,7 @@ def _lasting(history: History, now: float) -> str:
     return f", {'' if good else 'not '}proven for {least}{duration(now - begin)}"
 
 
-def _finding(finding: Finding, role: str, heading: str = "h2") -> Element:
+def _finding(finding: Finding, role: str) -> Element:
     return element(
         "dl",
         element("dt", role),

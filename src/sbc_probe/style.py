@@ -22,7 +22,7 @@ a{color:var(--link)}
 code{font:.9em/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace;background:var(--code);
 padding:.1em .35em;border-radius:.25em;-webkit-user-select:all;user-select:all;-webkit-box-decoration-break:clone;
 box-decoration-break:clone}
-.quiet,small,figcaption{color:var(--quiet);font-size:.8125rem}
+.quiet,small,figcaption,.taken span{color:var(--quiet);font-size:.8125rem}
 .definitions{position:absolute}
 .symbol{width:1em;height:1em;flex:none;vertical-align:-.125em}
 .ground{fill:var(--c)}.sign{fill:none;stroke:var(--on);stroke-width:2.5;stroke-linecap:round;stroke-linejoin:round}

@@ -146,13 +146,19 @@ def test_what_others_say_stays_text(history: History) -> None:
 
 def test_what_is_not_known_is_no_zero(history: History) -> None:
     unread = Unread("no socket")
-    found = evidence(kamailio=unread, port=CLOSED, on_disk=Unread("no file"), clock=Clock(False))
+    found = evidence(
+        kamailio=unread,
+        port=CLOSED,
+        on_disk=Unread("no file"),
+        clock=Clock(False),
+        packet_filter=Unread("no helper"),
+    )
     said = words(shown(history, found))
     assert "Kamailio not known: no socket" in said
     assert "last came not known: no socket" in said
     assert "Certificate state not known: no file" in said
     assert "clock not known: not synchronised" in said
-    assert "packet filter not known: not looked at" in said
+    assert "packet filter not known: no helper" in said
     assert "24 hours not watched in these 24 h" in said
     assert "Round trips, 24 hours no round trips are known" in said
     assert said.count("1 hour not known not known not known") == 3
@@ -160,8 +166,9 @@ def test_what_is_not_known_is_no_zero(history: History) -> None:
 
 
 def test_an_old_verdict_is_not_said_to_be_so_now(history: History) -> None:
+    found = evidence()
     for now, age in ((NOW + 300, "5 min ago"), (NOW - 300, "5 min ahead of the clock")):
-        said = texts(shown(history, evidence(), now))
+        said = texts(page.render(CONFIG, found, judge(CONFIG, found), history, now, fresh=False))
         assert said[0] == "? NOT KNOWN \N{EN DASH} acme"
         assert f"The last is from {age}, and said: PROVEN." in " ".join(said)
 
