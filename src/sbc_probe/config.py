@@ -28,9 +28,9 @@ class Config:
     Microsoft's own OPTIONS: about once a minute in practice, but stated nowhere by Microsoft, therefore a setting.
     `tenants` are the names of further tenants here, `certificate_names` what the certificate has to carry (without any:
     the FQDN). `rehearsal`: it comes from a staging directory on purpose, so that nobody trusts it. `renewal_record`
-    is what certbot's last run came to, as `sbc-probe renewal` wrote it. `clouds_reviewed` is the day on which what is
-    known of Microsoft's clouds was last compared with Microsoft's own pages. `listen` has ADDRESS:PORT of the service,
-    `history` is the file in which it remembers.
+    is what certbot's last run came to, as `sbc-probe renewal` wrote it, `loaded` the files that Kamailio has read.
+    `clouds_reviewed` is the day on which what is known of Microsoft's clouds was last compared with Microsoft's own
+    pages. `listen` has ADDRESS:PORT of the service, `history` is the file in which it remembers.
     """
 
     customer: str
@@ -51,6 +51,7 @@ class Config:
     issued_by: str = "certbot"
     rehearsal: bool = False
     renewal_record: str = "/run/sbc-certificate/renewal.json"
+    loaded: str = "/run/kamailio/loaded"
     clouds_reviewed: date | None = None
     trusted_roots: str = "/etc/ssl/certs/ca-certificates.crt"
     proxy_roots: str = "/etc/kamailio/tls/trusted-roots.pem"

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sbc_probe import parsed, renewal, wire
+from sbc_probe import loaded, parsed, renewal, sockets, wire
 from sbc_probe.config import Config
 from sbc_probe.kamailio import read_kamailio
 from sbc_probe.model import Evidence, Kamailio, Lookup, Reach
-from sbc_probe.resolver import lookup
+from sbc_probe.resolver import Remembered, lookup
 
 # An answer that takes longer (s) than this is worth a look at the way to the proxy.
 PROMPT = 2.0
+# Every gathering looks at the proxies' names, and their name servers are other people's.
+_proxies = Remembered()
 
 
 def collect(config: Config) -> Evidence:
@@ -34,7 +36,10 @@ def collect(config: Config) -> Evidence:
             port=port.result(),
             on_disk=on_disk.result(),
             fqdn=fqdn.result(),
-            tenants=lookups(config.tenants, fqdn.result()),
+            tenants=lookups(config.tenants, fqdn.result(), lookup),
+            proxies=lookups(config.proxies, fqdn.result(), lambda name: _proxies.lookup(name, lookup)),
+            listening=sockets.listening(config.port),
+            loaded=loaded.read(config.loaded),
             key=key.result(),
             installed_at=_modified(config.certificate),
             renewal=renewal.read(config.renewal_record),
@@ -43,14 +48,17 @@ def collect(config: Config) -> Evidence:
         )
 
 
-def lookups(names: Sequence[str], base: Lookup) -> dict[str, Lookup]:
-    """Look all of them up side by side, so that some names without servers hold nothing up for long."""
+def lookups(names: Sequence[str], base: Lookup, ask: Callable[[str], Lookup]) -> dict[str, Lookup]:
+    """Look all of them up side by side, so that some names without servers hold nothing up for long.
+
+    Where not even `base`, the look-up of our own name, got an answer, nobody is asked again.
+    """
     if not base.addresses and not base.negative:
         return {name: base for name in names}
     if not names:
         return {}
-    with ThreadPoolExecutor(max_workers=min(32, len(names)), thread_name_prefix="tenants") as pool:
-        return dict(zip(names, pool.map(lookup, names), strict=True))
+    with ThreadPoolExecutor(max_workers=min(32, len(names)), thread_name_prefix="names") as pool:
+        return dict(zip(names, pool.map(ask, names), strict=True))
 
 
 def _modified(path: str) -> float | None:

@@ -233,11 +233,15 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """An A lookup: addresses, or the reason why there are none. `negative`: DNS itself says that there are none."""
+    """An A lookup: addresses, or the reason why there are none. `negative`: DNS itself says that there are none.
+
+    `ttl` is how long (s) the addresses may be remembered.
+    """
 
     addresses: tuple[str, ...]
     error: str | None = None
     negative: bool = False
+    ttl: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ and Kamailio's own resolver see only DNS.
 
 from __future__ import annotations
 
+import math
 import secrets
 import socket
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,8 @@ from sbc_probe.model import Lookup
 RESOLV_CONF = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 RCODES = {1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED"}
 TYPE_A, TYPE_TXT, CLASS_IN = 1, 16, 1
+# The longest (s) that a look-up is remembered.
+REMEMBERED = 60.0
 TYPES = {TYPE_A: "A", TYPE_TXT: "TXT"}
 
 
@@ -37,18 +40,34 @@ def nameservers(files: Iterable[Path] = RESOLV_CONF) -> list[str]:
 
 
 class Found(NamedTuple):
-    """The data of all records of one type, or the reason why there are none (`Lookup` says what `negative` is)."""
+    """The data of all records of one type, or the reason why there are none (`Lookup` says what the others are)."""
 
     data: tuple[bytes, ...] = ()
     error: str | None = None
     negative: bool = False
+    ttl: float | None = None
 
 
 def lookup(name: str, servers: list[str] | None = None, timeout: float = 2.0, port: int = 53) -> Lookup:
     """The IPv4 addresses of `name`."""
     found = query(name, TYPE_A, nameservers() if servers is None else servers, timeout, port)
     addresses = {socket.inet_ntoa(data) for data in found.data if len(data) == 4}
-    return Lookup(tuple(sorted(addresses)), found.error, found.negative)
+    return Lookup(tuple(sorted(addresses)), found.error, found.negative, found.ttl)
+
+
+class Remembered:
+    """Look-ups, each remembered for as long as its records allow, a minute at most; what failed is asked again."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[float, Lookup]] = {}
+
+    def lookup(self, name: str, ask: Callable[[str], Lookup]) -> Lookup:
+        """What is remembered of this name, or what `ask` says."""
+        until, found = self._known.get(name, (-math.inf, None))
+        if found is None or time.monotonic() >= until:
+            found = ask(name)
+            self._known[name] = time.monotonic() + min(found.ttl or 0.0, REMEMBERED), found
+        return found
 
 
 def query(name: str, kind: int, servers: list[str], timeout: float, port: int) -> Found:
@@ -92,18 +111,19 @@ def _parse(reply: bytes, wanted: int) -> Found:
     at = 12
     for _ in range(questions):
         at = skip_name(reply, at) + 4
-    data = []
+    data, ttls = [], []
     for _ in range(answers):
         at = skip_name(reply, at)
         if at + 10 > len(reply):
             break
-        kind, _, _, length = struct.unpack_from(">HHIH", reply, at)
+        kind, _, ttl, length = struct.unpack_from(">HHIH", reply, at)
         at += 10
+        ttls.append(ttl)
         if kind == wanted:
             data.append(reply[at : at + length])
         at += length
     if data:
-        return Found(tuple(data))
+        return Found(tuple(data), ttl=float(min(ttls)))
     rcode = bits & 0xF
     if rcode == 0:
         return Found((), f"no {TYPES[wanted]} record", negative=True)

@@ -8,26 +8,20 @@ its way there, and the kernel closes it (ss --kill: Debian 13's kernels have CON
 
 from __future__ import annotations
 
-import socket
-import struct
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from sbc_probe.rpc import Rpc, RpcError
+from sbc_probe.sockets import ESTABLISHED, End, sockets
 
 # From tls.kill on, a connection in use ends within this long (s).
 GRACE = 7.0
 # From tls.kill on, every connection is gone after this long (s).
 CLOSING = GRACE + 3
 PACE = 1.0
-SOCKETS, ESTABLISHED = Path("/proc/self/net/tcp"), "01"
-
-
-End = tuple[str, int]
 
 
 class Connection(NamedTuple):
@@ -123,11 +117,5 @@ def _cut(connection: Connection, before: set[tuple[End, End]]) -> None:
 
 
 def _sockets() -> set[tuple[End, End]]:
-    """Both ends of every established TCP connection of this machine (proc(5), /proc/net/tcp), ours first."""
-    lines = [line.split()[1:4] for line in SOCKETS.read_text().splitlines()[1:]]
-    return {(_end(ours), _end(theirs)) for ours, theirs, state in lines if state == ESTABLISHED}
-
-
-def _end(text: str) -> End:
-    address, _, port = text.partition(":")
-    return socket.inet_ntoa(struct.pack("=I", int(address, 16))), int(port, 16)
+    """Both ends of every established TCP connection of this machine, ours first."""
+    return {(one.ours, one.theirs) for one in sockets() if one.state == ESTABLISHED}

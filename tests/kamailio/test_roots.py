@@ -43,6 +43,7 @@ class Machine:
     def run(self, *, own: list[str], microsoft: tuple[str, ...] = ("One",)) -> subprocess.CompletedProcess[str]:
         variables = {
             "ansible_managed": "Ansible managed",
+            "kamailio_note_loaded": "echo it has read",
             "kamailio_trusted_roots": str(self.tls / "trusted-roots.pem"),
             "kamailio_own_roots": str(self.tls / "own-roots.pem"),
             "sbc_certificate_roots": own,

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from miniature import end
 
-from sbc_probe.resolver import lookup, nameservers
+from sbc_probe.model import Lookup
+from sbc_probe.resolver import Remembered, lookup, nameservers
 
 
-def record(kind: int, data: bytes) -> bytes:
+def record(kind: int, data: bytes, ttl: int = 60) -> bytes:
     """A resource record whose name points back to the question."""
-    return b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, 60, len(data)) + data
+    return b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, ttl, len(data)) + data
 
 
 @pytest.fixture
@@ -53,6 +54,41 @@ def test_addresses_at_the_end_of_an_alias_are_found(name_server: Callable[..., i
     alias = record(5, b"\x03sip\x04test\0")
     port = name_server(alias, record(1, bytes([10, 0, 0, 2])), record(1, bytes([10, 0, 0, 1])))
     assert lookup("sip.example.com", ["127.0.0.1"], port=port).addresses == ("10.0.0.1", "10.0.0.2")
+
+
+def test_a_lookup_is_remembered_as_long_as_its_records_allow_and_a_failure_not_at_all(
+    name_server: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("sbc_probe.resolver.time.monotonic", lambda: now[0])
+    port = name_server(record(5, b"\x03sip\x04test\0", ttl=300), record(1, bytes([10, 0, 0, 2]), ttl=30))
+    asked = []
+
+    def ask(name: str) -> Lookup:
+        asked.append(name)
+        return lookup(name, ["127.0.0.1"], port=port) if name == "good.example" else Lookup((), "NXDOMAIN", True)
+
+    names = Remembered()
+    found = names.lookup("good.example", ask)
+    assert (found.addresses, found.ttl) == (("10.0.0.2",), 30)
+    now[0] += 29
+    assert names.lookup("good.example", ask) is found
+    assert asked == ["good.example"]
+    now[0] += 2
+    names.lookup("good.example", ask)
+    assert asked == ["good.example"] * 2
+    for _ in range(2):
+        assert names.lookup("bad.example", ask).error == "NXDOMAIN"
+    assert asked.count("bad.example") == 2
+
+
+def test_a_long_life_is_cut_to_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("sbc_probe.resolver.time.monotonic", lambda: now[0])
+    names, answers = Remembered(), iter([Lookup(("10.0.0.1",), ttl=86400), Lookup(("10.0.0.2",), ttl=0)])
+    for passed, address in ((0, "10.0.0.1"), (59, "10.0.0.1"), (2, "10.0.0.2")):
+        now[0] += passed
+        assert names.lookup("sip.example", lambda _: next(answers)).addresses == (address,)
 
 
 @pytest.mark.parametrize(
