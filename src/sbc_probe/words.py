@@ -46,7 +46,6 @@ TITLES = {
     Cause.NOT_ACTIVE: "A proxy answers and is held inactive",
     Cause.TENANT_UNRESOLVED: "DNS has no address for a tenant's name",
     Cause.TENANT_ELSEWHERE: "A tenant's name leads elsewhere",
-    Cause.TENANT_NOT_LOADED: "Kamailio does not know a tenant's name",
     Cause.NOT_YET_KNOWN: "An answer is not due yet",
     Cause.TRUNK_MISSING: "Microsoft knows no trunk of this name yet",
     Cause.PROXY_FORBIDS: "A proxy answers 403",

@@ -99,6 +99,8 @@ def test_a_proxy_that_is_down(
     proxy.demand_client_certificate(authority.roots)
     assert sbc.check() == 1
     output = capsys.readouterr().out
+    first = f"NOT PROVEN  acme: {FQDN} (127.0.0.1), cloud commercial; proxy_tls: No TLS comes about with a proxy"
+    assert output.splitlines()[0] == first, "Nagios shows this line alone"
     assert "cause: proxy_tls" in output
     assert "Kamailio completes no TLS handshake" in output
 
