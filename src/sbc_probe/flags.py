@@ -40,8 +40,8 @@ PAIRS = {
         "active, probed: answers our OPTIONS",
         "Calls may go there. Good, but no proof: some answer came at some time. `proven` says more: a recent one came, "
         "from a peer with the right name, Microsoft's own OPTIONS come too, and the certificate is in order.",
-        "All is well; or its answers have just stopped and the next OPTIONS has not yet shown it; or somebody set it by "
-        "hand; or its record has the flag 8, with which it is AP before any answer.",
+        "All is well; or its answers have just stopped and the next OPTIONS has not yet shown it; or somebody set it "
+        "by hand; or its record has the flag 8, with which it is AP before any answer.",
         "`sbc-probe check`: if it does not say proven, it says why.",
     ),
     "AX": Pair(
@@ -105,7 +105,7 @@ PAIRS = {
     ),
     "DX": Pair(
         "disabled by the administrator",
-        "No call goes there and no OPTIONS either, until somebody enables it. A restart or reload of Kamailio does, too.",
+        "No call goes there and no OPTIONS either, until somebody enables it; Kamailio's next start does, too.",
         "Somebody used `kamcmd dispatcher.set_state dx`, for a maintenance or to keep calls away from a proxy.",
         _AGAIN,
     ),

@@ -39,7 +39,7 @@ from sbc_probe.journal import Changes
 from sbc_probe.metrics import Observer, VerdictCollector
 from sbc_probe.model import Evidence
 from sbc_probe.report import as_json
-from sbc_probe.verdict import Verdict, judge
+from sbc_probe.verdict import Verdict, aged, judge
 
 # A client may take this long (s) between two pieces of its request, and so many may be served at a time.
 PATIENCE = 5.0
@@ -98,7 +98,9 @@ class Monitor:
             self._made.clear()
 
     def latest(self) -> tuple[Evidence, Verdict]:
-        return self._latest
+        """The evidence and what it is worth by now."""
+        evidence, verdict = self._latest
+        return evidence, aged(verdict, time.monotonic() - self._gathered, lifetime(self.config))
 
     def summary(self) -> str:
         """What `systemctl status` shows."""
