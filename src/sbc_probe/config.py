@@ -30,7 +30,8 @@ class Config:
     the FQDN). `rehearsal`: it comes from a staging directory on purpose, so that nobody trusts it. `renewal_record`
     is what certbot's last run came to, as `sbc-probe renewal` wrote it, `loaded` the files that Kamailio has read.
     `clouds_reviewed` is the day on which what is known of Microsoft's clouds was last compared with Microsoft's own
-    pages. `listen` has ADDRESS:PORT of the service, `history` is the file in which it remembers.
+    pages. Behind the socket `packet_filter` the rules of nftables are listed. `listen` has ADDRESS:PORT of the service,
+    `history` is the file in which it remembers.
     """
 
     customer: str
@@ -52,6 +53,7 @@ class Config:
     rehearsal: bool = False
     renewal_record: str = "/run/sbc-certificate/renewal.json"
     loaded: str = "/run/kamailio/loaded"
+    packet_filter: str = "/run/sbc-packet-filter.sock"
     clouds_reviewed: date | None = None
     trusted_roots: str = "/etc/ssl/certs/ca-certificates.crt"
     proxy_roots: str = "/etc/kamailio/tls/trusted-roots.pem"

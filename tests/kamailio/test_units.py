@@ -18,6 +18,8 @@ PACKAGED = ROOT / "usr/lib/systemd/system/kamailio.service"
 UNITS = {
     "kamailio.service.d/20-sbc.conf": "roles/kamailio/templates/sbc.conf",
     "sbc-probe.service": "roles/probe/templates/sbc-probe.service",
+    "sbc-packet-filter.socket": "roles/probe/templates/sbc-packet-filter.socket",
+    "sbc-packet-filter@.service": "roles/probe/templates/sbc-packet-filter@.service",
     "sbc-retire.service": "roles/certificate/templates/sbc-retire.service",
 }
 VARIABLES = {
@@ -48,7 +50,9 @@ def analysed(machine: Path, verb: str, *arguments: str) -> subprocess.CompletedP
 
 
 @needs_kamailio
-@pytest.mark.parametrize("unit", ["kamailio.service", "sbc-probe.service", "sbc-retire.service"])
+@pytest.mark.parametrize(
+    "unit", ["kamailio.service", "sbc-probe.service", "sbc-packet-filter@.service", "sbc-retire.service"]
+)
 def test_exposure_is_at_most_2(machine: Path, unit: str) -> None:
     done = analysed(machine, "security", "--offline=yes", "--no-pager", "--threshold=20", unit)
     assert done.returncode == 0, done.stdout + done.stderr

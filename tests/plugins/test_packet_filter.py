@@ -15,6 +15,8 @@ import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
+from sbc_probe.model import PacketFilter
+from sbc_probe.packet_filter import parse
 from tests.plugins.support import ROOT
 
 pytestmark = pytest.mark.skipif(
@@ -74,7 +76,16 @@ def open_ports(shell: Shell) -> dict[str, int]:
 def test_nothing_is_open_by_itself(shell: Shell) -> None:
     assert open_ports(shell) == {}
     rules = shell("nft list chain inet sbc input").stdout
-    assert set(re.findall(r"dport (\d+) accept", rules)) == {"22", "5061"}
+    assert set(re.findall(r"dport (\d+) (?:counter packets 0 bytes 0 )?accept", rules)) == {"22", "5061"}
+
+
+def test_the_probe_understands_it(shell: Shell) -> None:
+    assert shell("sbc-challenge open http").returncode == 0
+    listing = json.loads(shell("nft --json list ruleset").stdout)
+    assert parse(listing, 5061) == PacketFilter(("52.112.0.0/14",), 0)
+    assert parse(listing, 22) == PacketFilter(("192.0.2.0/24",), None)
+    assert parse(listing, 80) == PacketFilter(None, None)
+    assert parse(listing, 9061) == PacketFilter((), None)
 
 
 @pytest.mark.parametrize("shell", [["192.0.2.0/25", "192.0.2.7/32"]], indirect=True)
