@@ -1,6 +1,6 @@
 # Try it: make lab. Test it: make test. See the README for the rest.
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-up lab-down lab-clean lab-status lab-logs lab-ssh install lint test test-full bench
+.PHONY: help lab lab-up lab-down lab-clean lab-status lab-logs lab-ssh install lint test test-full bench pictures
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -25,6 +25,9 @@ install: ## what a rollout needs: .venv with Ansible and python-digitalocean
 
 .venv/dev.installed: pyproject.toml lab/bootstrap
 	@lab/bootstrap dev
+
+.venv/browser.installed: pyproject.toml lab/bootstrap .venv/dev.installed
+	@lab/bootstrap browser
 
 $(STATE)/id_ed25519:
 	@mkdir -p -m 700 $(STATE)
@@ -63,8 +66,11 @@ lint: .venv/dev.installed ## ruff, mypy, yamllint, ansible-lint
 test: lint $(STATE)/id_ed25519 ## everything that CI runs
 	@$(call with-lab,-m 'not full')
 
-test-full: lint $(STATE)/id_ed25519 ## the same, and what takes longer
+test-full: lint .venv/browser.installed $(STATE)/id_ed25519 ## the same, and what takes longer
 	@$(call with-lab)
 
 bench: .venv/dev.installed $(STATE)/id_ed25519 ## how fast a rollout is, against the bare critical path
 	@$(SUDO_KEEP) .venv/bin/python benchmarks/rollout.py; code=$$?; $(GIVE_BACK); exit $$code
+
+pictures: .venv/browser.installed ## the pictures of the probe's page in docs/pictures, made anew
+	@PYTHONPATH=src:tests/probe .venv/bin/python docs/screenshots.py

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
@@ -108,12 +108,23 @@ def runs(spans: Iterable[Span], since: float, until: float, places: int) -> list
     return found
 
 
+def joined(spans: Iterable[Span]) -> list[Span]:
+    """The spans, neighbours that differ in nothing but the flags made one."""
+    found: list[Span] = []
+    for span in spans:
+        if found and (found[-1].state, found[-1].cause) == (span.state, span.cause) and span.begin <= found[-1].end:
+            found[-1] = replace(found[-1], end=span.end)
+        else:
+            found.append(span)
+    return found
+
+
 def in_words(spans: Sequence[Span], since: float, until: float) -> str:
     """What a timeline shows, for who cannot see it."""
     total = defaultdict[str, float](float)
     times: Counter[str] = Counter()
     known = 0.0
-    for span in spans:
+    for span in joined(spans):
         seconds = min(span.end, until) - max(span.begin, since)
         if span.state is not None:
             total[str(span.state)] += seconds

@@ -14,6 +14,7 @@ from sbc_probe.charts import (
     UNWATCHED,
     duration,
     in_words,
+    joined,
     milliseconds,
     plot,
     plot_in_words,
@@ -61,6 +62,7 @@ def render(
     verdict: Verdict,
     history: History,
     now: float,
+    *,
     fresh: bool = True,
     refresh: bool = True,
 ) -> str:
@@ -289,7 +291,7 @@ def _availability(history: History, host: str, requests: Sent, now: float) -> El
             "thead",
             element(
                 "tr",
-                element("th", "", scope="col"),
+                element("th", "in the last", scope="col"),
                 [
                     element("th", words, scope="col", title=meaning)
                     for words, meaning in (
@@ -319,7 +321,7 @@ def _round_trips(points: list[RoundTrips], now: float) -> Element:
 
 def _incidents(spans: list[Span]) -> Element | None:
     """The latest times that were anything but good, in words and without a pointer to hover with."""
-    bad = [span for span in spans if span.state not in (None, State.PROVEN)]
+    bad = [span for span in joined(spans) if span.state not in (None, State.PROVEN)]
     if not bad:
         return None
     rows = []
@@ -377,6 +379,8 @@ def _certificate(config: Config, evidence: Evidence) -> Element:
     life = max(1.0, shown.not_after - shown.not_before)
     left = shown.not_after - evidence.taken_at
     share = max(0.0, min(1.0, left / life))
+    # As certbot decides it (ours.py).
+    due = "50%" if life < 10 * DAY else "33.3%"
     said = (
         f"{left / DAY:.0f} of {life / DAY:.0f} days are left"
         if left > 2 * DAY
@@ -388,7 +392,7 @@ def _certificate(config: Config, evidence: Evidence) -> Element:
         "svg",
         element("rect", class_="whole", width="100%", height="100%", rx=3),
         element("rect", class_="proven ground", width=f"{100 * share:.1f}%", height="100%", rx=3),
-        element("line", x1="33.3%", x2="33.3%", y1="0", y2="100%") if config.issued_by == "certbot" else None,
+        element("line", x1=due, x2=due, y1="0", y2="100%") if config.issued_by == "certbot" else None,
         class_="bar",
         role="img",
         aria_label=said,

@@ -35,11 +35,10 @@ from sbc_probe.config import Config
 from sbc_probe.evidence import collect
 from sbc_probe.findings import State
 from sbc_probe.history import History
-from sbc_probe.journal import Changes
 from sbc_probe.metrics import Observer, VerdictCollector
 from sbc_probe.model import Evidence
 from sbc_probe.report import as_json
-from sbc_probe.verdict import Verdict, aged, judge
+from sbc_probe.verdict import Verdict, judge
 
 # A client may take this long (s) between two pieces of its request, and so many may be served at a time.
 PATIENCE = 5.0
@@ -72,7 +71,6 @@ class Monitor:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.changes = Changes(config.fqdn)
         self.history = History(Path(config.history), lapse=lifetime(config))
         self.observer = Observer()
         self.registry = CollectorRegistry()
@@ -88,7 +86,6 @@ class Monitor:
         evidence = collect(self.config)
         verdict = judge(self.config, evidence)
         self.history.note(evidence, verdict)
-        self.changes.note(verdict)
         end = time.monotonic()
         with self._lock:
             self.observer.note(evidence, verdict, end - begin, self.history)
@@ -98,9 +95,7 @@ class Monitor:
             self._made.clear()
 
     def latest(self) -> tuple[Evidence, Verdict]:
-        """The evidence and what it is worth by now."""
-        evidence, verdict = self._latest
-        return evidence, aged(verdict, time.monotonic() - self._gathered, lifetime(self.config))
+        return self._latest
 
     def summary(self) -> str:
         """What `systemctl status` shows."""
@@ -109,8 +104,15 @@ class Monitor:
     def is_fresh(self) -> bool:
         return time.monotonic() - self._gathered < lifetime(self.config)
 
-    def page(self) -> bytes:
-        return self._once("page", lambda: page.render(self.config, *self.latest(), self.history, time.time()).encode())
+    def page(self, still: bool) -> bytes:
+        """The page for people; `still`: it does not load itself anew. What is not fresh ages with every look."""
+        fresh = self.is_fresh()
+
+        def make() -> bytes:
+            now, latest = time.time(), self.latest()
+            return page.render(self.config, *latest, self.history, now, fresh=fresh, refresh=not still).encode()
+
+        return self._once("page still" if still else "page", make) if fresh else make()
 
     def status(self) -> bytes:
         return self._once(
@@ -177,7 +179,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         try:
-            self._send(*self._answer(self.path.partition("?")[0]))
+            path, _, query = self.path.partition("?")
+            self._send(*self._answer(path, query))
         except OSError:
             raise
         except Exception:
@@ -191,13 +194,13 @@ class Handler(BaseHTTPRequestHandler):
 
     do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_POST
 
-    def _answer(self, path: str) -> tuple[int, str, bytes]:
+    def _answer(self, path: str, query: str) -> tuple[int, str, bytes]:
         monitor = self.server.monitor
         fresh = monitor.is_fresh()
         code = 200 if fresh else 503
         match path:
             case "/":
-                return code, "text/html; charset=utf-8", monitor.page()
+                return code, "text/html; charset=utf-8", monitor.page(still=query == "still")
             case "/healthz":
                 return code, TEXT, b"ok\n" if fresh else b"stale\n"
             case "/readyz":

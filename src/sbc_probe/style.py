@@ -43,16 +43,16 @@ padding:clamp(1rem,2.5vw,2rem);display:grid;gap:.5rem 1.25rem;grid-template-colu
 .finding h2,.finding h3{grid-column:1/-1}.finding h3{color:var(--text);font-size:1rem}
 .finding dt{color:var(--quiet)}.finding dd{max-width:60rem;unicode-bidi:isolate}
 .finding .step{font-weight:600}.why .finding dd:first-of-type{font-size:1.25rem;line-height:1.35}
-main{display:grid;gap:clamp(.75rem,1.5vw,1.25rem);margin-top:clamp(.75rem,1.5vw,1.25rem)}
+main{display:grid;grid-template-columns:minmax(0,1fr);gap:clamp(.75rem,1.5vw,1.25rem);margin-top:clamp(.75rem,1.5vw,1.25rem)}
 section>h2+*{margin-top:.75rem}
-.findings{display:grid;gap:1.25rem}
+.findings,.charts{grid-template-columns:minmax(0,1fr)}.findings{display:grid;gap:1.25rem}
 .legend{margin-top:.75rem;
 display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;list-style:none;font-size:.8125rem;color:var(--quiet)}
 .legend li{display:flex;gap:.45em;align-items:center}.legend svg{width:1.75rem;height:.875rem;flex:none}
 .proxy{display:grid;gap:1.25rem clamp(1.25rem,2.5vw,2.5rem);grid-template-columns:minmax(0,5fr) minmax(0,8fr)}
 .proxy header{grid-column:1/-1;display:flex;flex-wrap:wrap;gap:.25rem 1rem;align-items:center}
 .facts{display:grid;gap:.3rem 1rem;
-grid-template-columns:max-content minmax(0,1fr);font-size:.9375rem;align-content:start}
+grid-template-columns:fit-content(40%) minmax(0,1fr);font-size:.9375rem;align-content:start}
 .facts dt{color:var(--quiet)}.facts dd{unicode-bidi:isolate}
 .charts{display:grid;gap:1rem;align-content:start}
 figure svg{display:block;width:100%}
@@ -66,7 +66,8 @@ svg text{fill:var(--quiet);font-size:.6875rem}
 table{border-collapse:collapse;width:100%;font-size:.875rem}
 th,td{text-align:right;padding:.3rem 0 .3rem .75rem;border-top:1px solid var(--line);font-weight:400;vertical-align:top}
 th:first-child,td:first-child{text-align:left;padding-left:0}thead th{border:0;color:var(--quiet);font-size:.8125rem}
-td b{font-weight:650}td{white-space:nowrap}th small{display:block}th,td{overflow-wrap:normal}
+td b{font-weight:650}td{white-space:nowrap}
+details td{white-space:normal;overflow-wrap:anywhere}th small{display:block}th,td{overflow-wrap:normal}
 .cards{display:grid;gap:inherit;grid-template-columns:repeat(auto-fit,minmax(min(100%,21rem),1fr))}
 .bar{height:.75rem;width:100%;display:block;margin-bottom:.75rem}
 .bar .whole{fill:var(--well);stroke:var(--line)}.bar line{stroke:var(--text);stroke-width:2}

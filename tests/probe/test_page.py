@@ -238,6 +238,12 @@ class TestTimeline:
         assert [state for state, *_ in drawn(spans)] == ["proven", "not watched", "failed", "not watched", "proven"]
         assert drawn([]) == [("not watched", 0, 10 * HOUR)]
 
+    def test_flags_that_change_are_no_new_fault(self) -> None:
+        flapping = [
+            Span(NOW + at, NOW + at + 60, "flapping", "proxy_flapping", flags) for at, flags in ((0, "AP"), (60, "IP"))
+        ]
+        assert charts.in_words(flapping, NOW, NOW + 120) == "never proven, flapping once for 2 min"
+
     def test_it_is_said_in_words(self) -> None:
         spans = [span(0, HOUR, None), span(HOUR, 3 * HOUR, State.FAILED), span(3 * HOUR, 10 * HOUR, State.PROVEN)]
         said = charts.in_words(spans, NOW, NOW + 10 * HOUR)

@@ -128,6 +128,24 @@ def test_the_page_is_for_people_and_closed_to_scripts(running: Running) -> None:
     assert CONFIG.fqdn in body
 
 
+def test_the_page_loads_itself_anew_unless_asked_to_stand_still(running: Running) -> None:
+    for _ in range(2):
+        assert 'http-equiv="refresh"' in running.get("/")[2]
+        assert 'http-equiv="refresh"' not in running.get("/?still")[2]
+
+
+def test_the_page_never_shows_what_is_old_as_if_it_were_so_now(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "<h1>PROVEN</h1>" in running.get("/")[2]
+    grow_old(monkeypatch)
+    for minutes in (10, 20):
+        monkeypatch.setattr("time.time", lambda ago=minutes: NOW + 60 * ago)
+        page = running.get("/")[2]
+        assert "<h1>NOT KNOWN</h1>" in page
+        assert f"The last is from {minutes} min ago, and said: PROVEN." in page
+
+
 def test_anything_else_is_not_found(running: Running) -> None:
     assert running.get("/favicon.ico")[0] == 404
     assert running.get("/../etc/passwd")[0] == 404
@@ -152,7 +170,7 @@ def test_nothing_can_be_written(running: Running, method: str) -> None:
 def test_a_fault_of_one_answer_leaves_the_others(
     running: Running, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sbc_probe.page.render", lambda *_: 1 / 0)
+    monkeypatch.setattr("sbc_probe.page.render", lambda *_, **__: 1 / 0)
     assert running.get("/")[0] == 500
     assert "ZeroDivisionError" in capfd.readouterr().err
     assert running.get("/status.json")[0] == running.get("/metrics")[0] == 200
@@ -161,7 +179,7 @@ def test_a_fault_of_one_answer_leaves_the_others(
 def test_what_is_served_is_made_once_for_a_gathering(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[object] = []
 
-    def render(*given: object) -> str:
+    def render(*given: object, **_: object) -> str:
         made.append(given)
         return "a page"
 

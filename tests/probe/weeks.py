@@ -179,6 +179,6 @@ WEEKS = {
 def shown(week: Week, directory: Path, now: float = NOW + 3, refresh: bool = True) -> str:
     """The page at the end of a week."""
     found, verdict, history = week.live(directory / "history.sqlite")
-    text = page.render(week.config, found, verdict, history, now, refresh)
+    text = page.render(week.config, found, verdict, history, now, refresh=refresh)
     history.close()
     return text
