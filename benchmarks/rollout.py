@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lab import settings
@@ -80,13 +82,14 @@ def recipe() -> tuple[bytes, bytes, str]:
     )
     after = ssh(
         address,
-        "tar -C / -c etc/nftables.conf etc/apt/apt.conf.d/52sbc-upgrades usr/local/share/ca-certificates "
+        "tar -C / -c etc/nftables.conf etc/apt/apt.conf.d/52sbc-upgrades etc/needrestart etc/systemd/journald.conf.d "
+        "usr/local/share/ca-certificates "
         "etc/letsencrypt/renewal-hooks/deploy usr/local/bin/sbc-probe etc/sbc-probe.json etc/ca-certificates/update.d "
         "etc/systemd/system/sbc-probe.service etc/systemd/system/kamailio.service.d "
         "etc/kamailio/live etc/kamailio/trees",
     )
-    packages = (world.ROOT / "roles/base/vars/main.yml").read_text().split("- ")[1:]
-    return before, after, " ".join(name.strip() for name in packages)
+    packages = yaml.safe_load((world.ROOT / "roles/base/vars/main.yml").read_text())["base_packages"]
+    return before, after, " ".join(packages)
 
 
 def bare(before: bytes, after: bytes, packages: str) -> None:

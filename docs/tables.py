@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,16 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+
+from sbc_probe import verdict  # noqa: E402
+from sbc_probe.findings import Cause  # noqa: E402
+from sbc_probe.flags import PAIRS  # noqa: E402
+from sbc_probe.words import WORDS, weight  # noqa: E402
+
 CLOUDS = ROOT / "roles/sbc/vars/main/clouds.yml"
-PAGE = ROOT / "docs/clouds.md"
+# Every page that has a table made of data.
+PAGES = tuple(ROOT / "docs" / name for name in ("clouds.md", "states.md", "when-it-is-not-ap.md"))
 
 
 def code(words: Iterable[str]) -> str:
@@ -27,8 +36,50 @@ def roots(names: list[str]) -> str:
     return "<br>".join(name.replace("_", " ") for name in names)
 
 
-def tables(facts: dict[str, Any]) -> dict[str, str]:
+def tables() -> dict[str, str]:
     """Every table by its name."""
+    return {
+        **cloud_tables(yaml.safe_load(CLOUDS.read_text())),
+        **cause_tables(),
+        "states": state_table(),
+        "proven": proven(),
+    }
+
+
+def proven() -> str:
+    """What it takes to be proven, as it is written down where it is decided."""
+    rules = (verdict.__doc__ or "").partition("What it takes to be proven: ")[2].rstrip()
+    return f"{rules[:1].upper()}{rules[1:]}\n"
+
+
+def state_table() -> str:
+    """The dispatcher's states, as `sbc-probe explain` tells them."""
+    return table(
+        ["flags", "in short", "what it means", "usually", "what to do"],
+        ([f"**{flags}**", pair.short, pair.means, pair.usually, pair.do] for flags, pair in PAIRS.items()),
+    )
+
+
+def cause_tables() -> dict[str, str]:
+    """A table for each part of the system, `causes_proxy` and so on; a reason of a renewal's failure has no state."""
+    rows: dict[str, list[list[str]]] = {}
+    for name, words in WORDS.items():
+        state = [weight(Cause(name))] if words.title else []
+        rows.setdefault(words.section, []).append([f"`{name}`", *state, words.saw, words.usually])
+    last = "usually, and what to do"
+    return {
+        f"causes_{section}": table(
+            ["reason", "what certbot or the authority said", last]
+            if section == "renewal"
+            else ["cause", "state", "what the probe saw", last],
+            found,
+        )
+        for section, found in rows.items()
+    }
+
+
+def cloud_tables(facts: dict[str, Any]) -> dict[str, str]:
+    """What is known of Microsoft's clouds."""
     clouds = facts["sbc_clouds"].items()
     return {
         "network": table(
@@ -68,9 +119,9 @@ def environment(name: str | None) -> str:
     return f" -TeamsEnvironmentName {name}" if name else ""
 
 
-def renewed(page: str, facts: dict[str, Any]) -> str:
-    """The page with its tables as the facts are now. Raises KeyError for a table that is not known."""
-    known = tables(facts)
+def renewed(page: str) -> str:
+    """The page with its tables as the data is now. Raises KeyError for a table that is not known."""
+    known = tables()
     return re.sub(
         r"(<!-- table (\w+) -->\n)(?:.*?)(<!-- end -->)",
         lambda found: f"{found[1]}\n{known[found[2]]}\n{found[3]}",
@@ -80,7 +131,8 @@ def renewed(page: str, facts: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    PAGE.write_text(renewed(PAGE.read_text(), yaml.safe_load(CLOUDS.read_text())))
+    for page in PAGES:
+        page.write_text(renewed(page.read_text()))
 
 
 if __name__ == "__main__":

@@ -47,27 +47,12 @@ missing:
 """
 
 import re
-import time
 from pathlib import Path
 
+from ansible.module_utils.apt import apt, finish_interrupted
 from ansible.module_utils.basic import AnsibleModule
 
-ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l"}
 OS_RELEASE = Path("/etc/os-release")
-LOCK_SECONDS = 300
-APT = [
-    *("apt-get", "--quiet", "--yes", "--option", f"DPkg::Lock::Timeout={LOCK_SECONDS}"),
-    *("--option", "Dpkg::Options::=--force-confdef", "--option", "Dpkg::Options::=--force-confold"),
-]
-REMEDIES = (
-    ("Could not resolve|Temporary failure resolving", "the machine resolves no names: resolvectl status"),
-    (
-        "Could not connect|Connection timed out|Connection refused|Unable to connect",
-        "no mirror is reached: see base_apt_proxy",
-    ),
-    ("No space left", "its disk is full: df -h"),
-    ("Could not get lock", "another package run holds the lock; run again when it has ended"),
-)
 
 
 def missing_of(names: list[str], listed: str) -> list[str]:
@@ -76,16 +61,6 @@ def missing_of(names: list[str], listed: str) -> list[str]:
         name for name, status in re.findall(r"^(\S+) (.*)$", listed, flags=re.MULTILINE) if status == "installed"
     }
     return sorted(set(names) - installed)
-
-
-def apt(module: AnsibleModule, arguments: list[str]) -> tuple[int, str, str]:
-    """Run apt-get; while another one holds the lists, which DPkg::Lock::Timeout does not cover, wait for it."""
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        rc, out, err = module.run_command([*APT, *arguments], environ_update=ENVIRONMENT)
-        if rc == 0 or "Could not get lock" not in err or time.monotonic() > deadline:
-            return rc, out, err
-        time.sleep(2)
 
 
 def main() -> None:
@@ -111,18 +86,9 @@ def main() -> None:
         "diff": {"before": "", "after": "".join(f"{name}\n" for name in missing)},
     }
     if missing and not module.check_mode:
-        # A run that was cut off inside dpkg leaves it so that nothing more can be installed.
-        configure = ["dpkg", "--configure", "--pending", "--force-confdef", "--force-confold"]
-        module.run_command(configure, environ_update=ENVIRONMENT)
-        for arguments in (["update"], ["install", "--no-install-recommends", *missing]):
-            rc, out, err = apt(module, arguments)
-            if rc != 0:
-                said = out + err
-                advice = next((advice for pattern, advice in REMEDIES if re.search(pattern, said)), "see what it said")
-                problem = f"apt-get {arguments[0]} failed: {advice}"
-                module.fail_json(
-                    msg=problem, said=[line for line in said.splitlines() if line[:2] in ("E:", "W:")], **result
-                )
+        finish_interrupted(module)
+        apt(module, "update", **result)
+        apt(module, "install", "--no-install-recommends", *missing, **result)
     module.exit_json(**result)
 
 

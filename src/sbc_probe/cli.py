@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sbc_probe import report
@@ -17,6 +18,7 @@ from sbc_probe.evidence import collect
 from sbc_probe.findings import ExitCode, State
 from sbc_probe.model import Evidence
 from sbc_probe.resolver import lookup
+from sbc_probe.terminal import plain
 from sbc_probe.verdict import Verdict, judge, judge_swap
 
 EXIT_CODES = "exit code: 0 proven, 1 not proven, 2 unknown, 3 ready, waiting for Microsoft"
@@ -47,18 +49,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _retire(config, options.within)
     if options.command == "options":
         return _options(config, options)
+    if options.command == "watch":
+        from sbc_probe.watch import watch
+
+        with _listened_to():
+            watch(config, options.interval)
+        return 0
     evidence, verdict = _check(config, options.ours, options.wait)
     scope = "ours" if options.ours else "all"
     if options.json:
         text = json.dumps(report.as_json(config, evidence, verdict, scope), indent=2)
     else:
-        text = report.as_text(config, evidence, verdict, shutil.get_terminal_size((110, 24)).columns)
-    try:
+        text = plain(report.as_text(config, evidence, verdict, shutil.get_terminal_size((110, 24)).columns))
+    with _listened_to():
         print(text, flush=True)
-    except BrokenPipeError:
-        # The reader, such as head, has seen enough; Python would complain again at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return verdict.exit_code
+
+
+@contextlib.contextmanager
+def _listened_to() -> Iterator[None]:
+    """Print, and be content when the reader, such as head, has seen enough."""
+    try:
+        yield
+    except BrokenPipeError:
+        # Python would complain again at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _resolve(name: str) -> int:
@@ -76,11 +91,15 @@ def seconds(text: str) -> float:
     return given
 
 
-def patience(text: str) -> float:
-    """The same, and long enough for something to happen."""
-    if not (given := seconds(text)) >= 0.05:
-        raise ValueError
-    return given
+def at_least(least: float) -> Callable[[str], float]:
+    """The same, and long enough (s) for something to happen."""
+
+    def length_of_time(text: str) -> float:
+        if (given := seconds(text)) < least:
+            raise ValueError
+        return given
+
+    return length_of_time
 
 
 def _renewal(config: Config) -> int:
@@ -153,7 +172,8 @@ def _options(config: Config, given: argparse.Namespace) -> int:
     def show(step: options.Step) -> None:
         steps.append(step)
         if not given.json:
-            print(options.as_text(step), flush=True)
+            with _listened_to():
+                print(plain(options.as_text(step)), flush=True)
 
     end = options.ask(question, show)
     if given.json:
@@ -161,7 +181,8 @@ def _options(config: Config, given: argparse.Namespace) -> int:
     elif end.exit_code is ExitCode.UNKNOWN:
         print(f"sbc-probe: {end.meaning}", file=sys.stderr)
     else:
-        print(f"\n{end.cause or ('ok' if end.exit_code is ExitCode.PROVEN else 'failed')}: {end.meaning}")
+        word = end.cause or ("ok" if end.exit_code is ExitCode.PROVEN else "failed")
+        print(f"\n{word}: {plain(end.meaning)}")
     return end.exit_code
 
 
@@ -210,6 +231,19 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit code: 0 all have ended, 1 some have not",
     )
     retire.add_argument("--within", type=seconds, required=True, metavar="SECONDS", help="spread them over this long")
+    watch = commands.add_parser(
+        "watch",
+        help="look every few seconds: the report, and below it what has changed",
+        description="Shows the report of `check` and what has changed, live, until q or Ctrl-C. Where the output is no "
+        "terminal it writes one line for each change. NO_COLOR=1 turns colours off.",
+    )
+    watch.add_argument(
+        "--interval",
+        type=at_least(0.5),
+        default=2.0,
+        metavar="SECONDS",
+        help="from one look to the next; default: %(default)g",
+    )
     options = commands.add_parser(
         "options",
         help="send one OPTIONS over TLS to one host and show everything that is seen on the way",
@@ -240,13 +274,13 @@ def _parser() -> argparse.ArgumentParser:
         help="roots for the other's certificate; default: those that the SBC accepts of Microsoft",
     )
     options.add_argument(
-        "--timeout", type=patience, default=10.0, metavar="SECONDS", help="for each step; default: %(default)g"
+        "--timeout", type=at_least(0.1), default=10.0, metavar="SECONDS", help="for each step; default: %(default)g"
     )
     options.add_argument(
         "--insecure", action="store_true", help="send it even if the other's certificate does not verify"
     )
     options.add_argument("--json", action="store_true", help="print one JSON document, with the exit code in it")
-    for command in (check, serve, delegation, renewal, retire, options):
+    for command in (check, watch, serve, delegation, renewal, retire, options):
         command.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
     return parser
 

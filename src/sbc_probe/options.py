@@ -1,4 +1,4 @@
-"""One OPTIONS over TLS to one host, each step shown with what was seen: `sbc-probe options`.
+"""One OPTIONS over TLS to one host, each step shown with all that was seen: `sbc-probe options`.
 
 As JSON, schema version 1; times are seconds, dates ISO 8601 in UTC, null stands for what was not come to:
 

@@ -33,6 +33,7 @@ from sbc_probe.config import Config
 from sbc_probe.findings import Cause, Finding, State
 from sbc_probe.model import Certificate, Evidence, Kamailio, Renewal, Theirs, Unread
 from sbc_probe.verdict import DestinationVerdict, Verdict
+from sbc_probe.words import TITLES
 
 SCHEMA = 1
 DAY = 86400.0
@@ -186,10 +187,7 @@ def _seconds(value: float | None) -> float | None:
 
 def as_text(config: Config, evidence: Evidence, verdict: Verdict, width: int = 100) -> str:
     """The report for people, lines at most `width` columns wide where the content allows it."""
-    lines = [
-        f"{headline(verdict)}  {config.customer}: {config.fqdn} ({config.address}), cloud {config.cloud}",
-        "",
-    ]
+    lines = [summary(config, verdict), ""]
     if verdict.destinations:
         lines += [*_table(verdict), ""]
     first, *more = _certificate_lines(evidence)
@@ -207,6 +205,12 @@ def as_text(config: Config, evidence: Evidence, verdict: Verdict, width: int = 1
 def headline(verdict: Verdict) -> str:
     rehearsal = verdict.state is State.WAITING and verdict.findings[0].cause is Cause.CERTIFICATE_REHEARSAL
     return "REHEARSAL" if rehearsal else HEADLINES[verdict.state]
+
+
+def summary(config: Config, verdict: Verdict) -> str:
+    """All of it in one line, which is what Nagios shows."""
+    whose = f"{headline(verdict)}  {config.customer}: {config.fqdn} ({config.address}), cloud {config.cloud}"
+    return "; ".join((whose, *(f"{one.cause}: {TITLES[one.cause]}" for one in verdict.findings[:1])))
 
 
 def _wrapped(label: str, text: str, width: int) -> list[str]:

@@ -35,10 +35,11 @@ from sbc_probe.config import Config
 from sbc_probe.evidence import collect
 from sbc_probe.findings import State
 from sbc_probe.history import History
+from sbc_probe.journal import Changes
 from sbc_probe.metrics import Observer, VerdictCollector
 from sbc_probe.model import Evidence
 from sbc_probe.report import as_json
-from sbc_probe.verdict import Verdict, judge
+from sbc_probe.verdict import Verdict, aged, judge
 
 # A client may take this long (s) between two pieces of its request, and so many may be served at a time.
 PATIENCE = 5.0
@@ -71,6 +72,7 @@ class Monitor:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.changes = Changes(config.fqdn)
         self.history = History(Path(config.history), lapse=lifetime(config))
         self.observer = Observer()
         self.registry = CollectorRegistry()
@@ -86,6 +88,7 @@ class Monitor:
         evidence = collect(self.config)
         verdict = judge(self.config, evidence)
         self.history.note(evidence, verdict)
+        self.changes.note(verdict)
         end = time.monotonic()
         with self._lock:
             self.observer.note(evidence, verdict, end - begin, self.history)
@@ -95,7 +98,9 @@ class Monitor:
             self._made.clear()
 
     def latest(self) -> tuple[Evidence, Verdict]:
-        return self._latest
+        """The evidence and what it is worth by now."""
+        evidence, verdict = self._latest
+        return evidence, aged(verdict, time.monotonic() - self._gathered, lifetime(self.config))
 
     def summary(self) -> str:
         """What `systemctl status` shows."""

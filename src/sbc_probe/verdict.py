@@ -15,28 +15,28 @@ failed    one proxy answers 403 while the others do not, or Microsoft answers ou
           reach us: the 200 proves that the trunk exists, so the way to our port is closed;
 proven    all of what follows. Whatever is not known for sure is not proven.
 
-What it takes to be proven:
+What it takes to be proven: all of this; whatever is not known for sure is not proven.
 
-1. The evidence was gathered lately (`aged`), by a clock that no time server contradicts, that has not jumped without
-   one to vouch for it, and that Kamailio's own times do not run ahead of (`machine`).
+1. The evidence was gathered lately, by a clock that no time server contradicts, that has not jumped without one to
+   vouch for it, and that Kamailio's own times do not run ahead of.
 2. Kamailio answers RPC and has loaded every proxy, one at least. A socket on this machine listens at our address, and
    an OPTIONS sent there over TLS gets 200 with our FQDN in Contact.
-3. The certificate on the wire is the one on disk, and its key, names, dates, use and chain are good (`content`).
+3. The certificate on the wire is the one on disk, and its key, names, dates, use and chain are good.
 4. Our FQDN and those of the tenants lead here and nowhere else, unless DNS does not answer; Kamailio knows the names.
-5. Every destination is AP by an answer with 2xx that came since the last start, since the files that Kamailio works
-   with were last read, at most two rounds of OPTIONS ago, and not at a time that is still to come, on a connection
-   whose certificate carries its name (`microsoft`).
+5. Every destination is AP by an answer with 2xx that came since Kamailio started and last read one of its files, at
+   most two rounds of OPTIONS ago and not at a time that is still to come, on a connection whose certificate carries
+   its name.
 6. Kamailio goes on asking: its last OPTIONS is at most two rounds old, and no record is excluded from them.
 7. DNS leads to no address of a proxy outside Microsoft's networks, whatever an older connection still answers.
-8. It has not turned from answering to not answering or back four times within 15 intervals (`flapping`).
-9. Microsoft's own OPTIONS for our FQDN came since the last start, from its signalling networks, at most three of its
-   intervals ago and not at a time that is still to come, and the last one got 200.
-10. nftables on this machine lets all of Microsoft's signalling networks in: connections that stand are not asked again,
-    new ones are.
+8. No proxy has turned from answering to not answering or back four times within 15 intervals.
+9. Microsoft's own OPTIONS for our FQDN came since Kamailio started, from its signalling networks, at most three of
+   its intervals ago and not at a time that is still to come, and the last one got 200.
+10. nftables on this machine lets all of Microsoft's signalling networks in: connections that stand are not asked
+    again, new ones are.
 
 What of 2, 3, 5, 6 and 9 could not be read fails or is unknown. The private key, which only root may read, the clock,
-the listening sockets, the packet filter and the files are further witnesses: what they say counts, and without them
-the rest still proves.
+the listening sockets, the packet filter, the files and DNS of the proxies are further witnesses: what they say counts,
+and without them the rest still proves.
 """
 
 from __future__ import annotations

@@ -1,64 +1,36 @@
-"""Every cause in a few words, as a headline says it."""
+"""The words for every cause and every reason of a renewal's failure, from causes.toml beside this file."""
 
 from __future__ import annotations
 
-from sbc_probe.findings import Cause
+import tomllib
+from dataclasses import dataclass
+from importlib.resources import files
 
-TITLES = {
-    Cause.EVIDENCE_OLD: "The probe has not looked lately",
-    Cause.CLOCK_WRONG: "The clock is wrong",
-    Cause.KAMAILIO_DOWN: "Kamailio does not run",
-    Cause.KAMAILIO_RPC: "Kamailio does not answer",
-    Cause.NOT_LISTENING: "Nothing listens on our port",
-    Cause.CERTIFICATE_UNREADABLE: "The certificate cannot be read",
-    Cause.CERTIFICATE_KEY_UNREADABLE: "The private key cannot be read",
-    Cause.CERTIFICATE_KEY_MISMATCH: "The private key is not the certificate's",
-    Cause.CERTIFICATE_NOT_LOADED: "Kamailio still shows another certificate",
-    Cause.CERTIFICATE_KEY_TYPE: "The certificate's key is of a type that Microsoft does not take",
-    Cause.TLS_REFUSED: "Our port takes no TLS",
-    Cause.CERTIFICATE_NAME: "The certificate lacks our name",
-    Cause.RENEWAL_FAILING: "The certificate's renewal fails",
-    Cause.CERTIFICATE_EXPIRED: "The certificate has expired",
-    Cause.CERTIFICATE_NOT_YET_VALID: "The certificate is not valid yet",
-    Cause.CERTIFICATE_INCOMPLETE: "The certificate comes without its chain",
-    Cause.CERTIFICATE_UNTRUSTED: "The certificate leads to no root that Microsoft trusts",
-    Cause.CERTIFICATE_USAGE: "The certificate is not made for servers",
-    Cause.OPTIONS_UNANSWERED: "Our own port does not answer OPTIONS with 200",
-    Cause.CONTACT_WRONG: "Our Contact does not carry the FQDN",
-    Cause.DESTINATION_MISSING: "A proxy is missing from the dispatcher",
-    Cause.FQDN_UNRESOLVED: "DNS has no address for our FQDN",
-    Cause.FQDN_ELSEWHERE: "Our FQDN leads elsewhere",
-    Cause.TENANT_NOT_LOADED: "Kamailio does not know a tenant's name",
-    Cause.PACKET_FILTER_OPEN: "The packet filter lets everybody in",
-    Cause.DENIED: "The probe may not look",
-    Cause.DESTINATION_DISABLED: "A proxy was taken out by hand",
-    Cause.PINGS_STOPPED: "Kamailio sends no OPTIONS any more",
-    Cause.PROXY_DNS: "DNS has no address for a proxy",
-    Cause.PROXY_UNREACHABLE: "A proxy cannot be reached",
-    Cause.PROXY_CERTIFICATE_EXPIRED: "A proxy's certificate has expired",
-    Cause.PROXY_CERTIFICATE_UNTRUSTED: "A proxy's certificate leads to no root of Microsoft's",
-    Cause.PROXY_CERTIFICATE_NAME: "A proxy's certificate carries another name",
-    Cause.CERTIFICATE_REHEARSAL: "The certificate is a rehearsal's",
-    Cause.PROXY_TLS: "No TLS comes about with a proxy",
-    Cause.PROXY_SILENT: "A proxy does not answer",
-    Cause.PROXY_OVERLOADED: "A proxy is overloaded",
-    Cause.PROXY_REFUSES: "A proxy refuses us",
-    Cause.NOT_ACTIVE: "A proxy answers and is held inactive",
-    Cause.TENANT_UNRESOLVED: "DNS has no address for a tenant's name",
-    Cause.TENANT_ELSEWHERE: "A tenant's name leads elsewhere",
-    Cause.NOT_YET_KNOWN: "An answer is not due yet",
-    Cause.TRUNK_MISSING: "Microsoft knows no trunk of this name yet",
-    Cause.PROXY_FORBIDS: "A proxy answers 403",
-    Cause.THEIRS_NOT_YET_SEEN: "Microsoft's own OPTIONS are not due yet",
-    Cause.THEIRS_REFUSED: "We refuse Microsoft's OPTIONS",
-    Cause.PACKET_FILTER: "The packet filter keeps Microsoft out",
-    Cause.THEIRS_MISSING: "Microsoft's own OPTIONS do not arrive",
-    Cause.PROXY_FLAPPING: "A proxy comes and goes",
-    Cause.CONFIG_DIFFERS: "The configuration on disk is not the one that runs",
-    Cause.MEMORY_LOW: "Kamailio's memory is nearly used up",
-    Cause.CERTIFICATE_ENDING: "The certificate ends soon",
-    Cause.CLOCK_UNCHECKED: "The clock could not be checked",
-    Cause.FQDN_UNCHECKED: "DNS did not answer for our FQDN",
-    Cause.TENANT_UNCHECKED: "DNS did not answer for a tenant's name",
-    Cause.CLOUDS_OUTDATED: "What is known of Microsoft's clouds is old",
-}
+from sbc_probe.findings import REMARKS, STATES, Cause, State
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """`section` is the part of the system, `saw` what the probe saw, `usually` what is behind it and what to do.
+
+    The reasons of a renewal's failure have no title: they are shown in the evidence of a cause.
+    """
+
+    section: str
+    saw: str
+    usually: str
+    title: str = ""
+
+
+def _read() -> dict[str, Words]:
+    sections = tomllib.loads((files("sbc_probe") / "causes.toml").read_text())
+    return {name: Words(section, **rows[name]) for section, rows in sections.items() for name in rows}
+
+
+WORDS = _read()
+TITLES = {cause: WORDS[cause].title for cause in Cause}
+
+
+def weight(cause: Cause) -> str:
+    """What a cause makes of the SBC: a state, or `remark` for what is no reason to doubt a proof."""
+    return "remark" if cause in REMARKS else str(STATES.get(cause, State.FAILED))

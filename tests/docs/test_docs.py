@@ -16,14 +16,16 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FACTS: dict[str, Any] = yaml.safe_load(tables.CLOUDS.read_text())
 
 
-def test_the_tables_are_as_the_facts_are() -> None:
-    page = tables.PAGE.read_text()
-    assert tables.renewed(page, FACTS) == page, f"run `python {Path(tables.__file__).relative_to(ROOT)}`"
-    assert set(re.findall(r"<!-- table (\w+) -->", page)) == set(tables.tables(FACTS))
+def test_the_tables_are_as_the_data_is() -> None:
+    used = []
+    for page in tables.PAGES:
+        assert tables.renewed(page.read_text()) == page.read_text(), "run `python docs/tables.py`"
+        used += re.findall(r"<!-- table (\w+) -->", page.read_text())
+    assert sorted(used) == sorted(tables.tables())
 
 
 def test_the_tables_hold_every_fact_of_a_cloud() -> None:
-    page = tables.PAGE.read_text()
+    page = (ROOT / "docs/clouds.md").read_text()
     for cloud in FACTS["sbc_clouds"].values():
         wanted = [f"{proxy['host']}:{proxy['port']}" for proxy in cloud["proxies"]]
         wanted += cloud["signalling_networks"] + cloud["media_networks"]

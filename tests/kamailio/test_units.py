@@ -1,16 +1,18 @@
-"""What systemd says of the product's own units: how much of the machine each of them could reach."""
+"""How much of the machine the product's units could reach, by systemd's own word, and what Kamailio is linked with."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
-from tests.kamailio.running import COMMAND, REPOSITORY, ROOT, needs_kamailio
+from tests.kamailio.running import COMMAND, REPOSITORY, ROOT, TEMPLATES, needs_kamailio
 
 PACKAGED = ROOT / "usr/lib/systemd/system/kamailio.service"
 UNITS = {
@@ -61,3 +63,21 @@ def test_exposure_is_at_most_2(machine: Path, unit: str) -> None:
 def test_the_packages_own_unit_would_be_too_open(machine: Path) -> None:
     shutil.rmtree(machine / "etc/systemd/system/kamailio.service.d")
     assert analysed(machine, "security", "--offline=yes", "--threshold=20", "kamailio.service").returncode != 0
+
+
+@needs_kamailio
+def test_unattended_upgrades_leave_alone_all_that_kamailio_is_linked_with() -> None:
+    def said(*command: str) -> str:
+        return subprocess.run([*COMMAND, *command], capture_output=True, text=True, check=True).stdout
+
+    loaded = re.findall(r'^loadmodule "(.+)"', (TEMPLATES / "kamailio.cfg").read_text(), re.MULTILINE)
+    assert "tls.so" in loaded
+    modules = said("find", "/usr/lib", "-path", "*/kamailio/modules/*.so").split()
+    files = ["/usr/sbin/kamailio", *(path for path in modules if Path(path).name in loaded)]
+    assert len(files) == 1 + len(loaded)
+    libraries = set(re.findall(r"/(\S+\.so\S*) \(0x", said("ldd", *files)))
+    owners = said("dpkg", "--search", *files, *(f"*/{Path(library).name}" for library in libraries))
+    packages = {line.split(":")[0] for line in owners.splitlines() if not line.startswith("diversion")}
+    assert {"kamailio", "kamailio-tls-modules", "libc6", "libssl3t64"} <= packages
+    held = yaml.safe_load((REPOSITORY / "roles/base/vars/main.yml").read_text())["base_held"]
+    assert [name for name in sorted(packages) if not any(re.match(pattern, name) for pattern in held)] == []

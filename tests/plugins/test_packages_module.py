@@ -129,7 +129,7 @@ def test_apt_fails(packages: Packages, machine: Machine, verb: str, said: str, a
 
 
 def test_a_lock_on_the_lists_is_waited_for(
-    packages: Packages, plugin: ModuleType, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    packages: Packages, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = tmp_path / "lock"
     lock.touch()
@@ -141,17 +141,15 @@ def test_a_lock_on_the_lists_is_waited_for(
         if len(slept) == 2:
             lock.unlink()
 
-    monkeypatch.setattr(plugin.time, "sleep", sleep)
+    monkeypatch.setattr("time.sleep", sleep)
     assert packages("nftables")["changed"]
     assert len(slept) == 2
     assert machine.runs()[1:] == ["apt-get update"] * 3 + ["apt-get install nftables"]
 
 
-def test_a_lock_that_stays(
-    packages: Packages, plugin: ModuleType, machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_that_stays(packages: Packages, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.apt(f'echo "{LISTS_LOCKED}" >&2; exit 100')
-    monkeypatch.setattr(plugin, "LOCK_SECONDS", 0)
+    monkeypatch.setattr("ansible.module_utils.apt.LOCK_SECONDS", 0)
     with pytest.raises(Failed, match="apt-get update failed: another package run holds the lock"):
         packages("nftables")
 

@@ -1,0 +1,124 @@
+#!/usr/bin/python
+"""Ansible module: Debian's packages brought up to date, and what ran on replaced files restarted."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: upgrades
+short_description: Debian's packages brought up to date, and what ran on replaced files restarted
+description:
+  - Installs the upgrades that wait, those that unattended-upgrades leaves alone among them. Nothing is removed for one.
+  - A service that still runs on files that were replaced, by this run or before, is restarted.
+  - Says whether a reboot is needed; it does not reboot.
+options: {}
+attributes:
+  check_mode:
+    description: Changes nothing and says what would be upgraded, by the machine's latest look at the mirrors.
+    support: full
+  diff_mode:
+    description: Lists the packages with their versions.
+    support: full
+author: teams-sbc
+"""
+
+EXAMPLES = r"""
+- name: What waits is installed
+  upgrades:
+"""
+
+RETURN = r"""
+upgraded:
+  description: The packages that were, or would be, upgraded.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name: {description: The package., type: str}
+    old: {description: The version that was installed; empty for a package that comes with another., type: str}
+    new: {description: The version that takes its place., type: str}
+restarted:
+  description: The services that were, or would be, restarted because they ran on replaced files.
+  returned: always
+  type: list
+  elements: str
+reboot:
+  description: Why the machine needs a reboot; empty if it does not.
+  returned: always
+  type: list
+  elements: str
+"""
+
+import contextlib
+import fnmatch
+import re
+from pathlib import Path
+
+from ansible.module_utils.apt import apt, finish_interrupted
+from ansible.module_utils.basic import AnsibleModule
+
+PROC = Path("/proc")
+# unattended-upgrades' own hook makes it when a kernel was installed.
+REBOOT_REQUIRED = Path("/run/reboot-required")
+# A restart of these takes more with it than a reboot does.
+SPARED = ("dbus.service", "dbus-broker.service", "systemd-logind.service")
+# These are as old as somebody's session, and end with it.
+SESSIONS = ("user@*.service", "getty@*.service", "serial-getty@*.service")
+# Nothing is removed to make an upgrade possible, and what a new version needs besides comes with it.
+UPGRADE = ("upgrade", "--with-new-pkgs")
+
+
+def upgrades_in(simulated: str) -> list[dict[str, str]]:
+    """What apt-get would install, read from what `apt-get --simulate` prints."""
+    found = re.findall(r"^Inst (\S+) (?:\[(\S+)\] )?\((\S+) ", simulated, flags=re.MULTILINE)
+    return [{"name": name, "old": old, "new": new} for name, old, new in sorted(found)]
+
+
+def runs_on_replaced_files(process: Path) -> bool:
+    """Whether a process has a file of a package in use that is no longer there. Raises OSError if it has ended."""
+    maps = (process / "maps").read_text(errors="replace")
+    return bool(re.search(r" /usr/\S+ \(deleted\)$", maps, flags=re.MULTILINE))
+
+
+def outdated() -> set[str]:
+    """The units whose processes run on replaced files, but for sessions; `init.scope` is systemd itself."""
+    units = set()
+    for process in PROC.glob("[0-9]*"):
+        # A process may end while it is looked at.
+        with contextlib.suppress(OSError):
+            if runs_on_replaced_files(process):
+                units.add((process / "cgroup").read_text().rpartition("0::")[2].strip().rpartition("/")[2])
+    return {unit for unit in units if not any(fnmatch.fnmatch(unit, pattern) for pattern in SESSIONS)}
+
+
+def main() -> None:
+    module = AnsibleModule({}, supports_check_mode=True)
+    if not module.check_mode:
+        finish_interrupted(module)
+        apt(module, "update")
+    upgraded = upgrades_in(apt(module, "--simulate", *UPGRADE))
+    if upgraded and not module.check_mode:
+        apt(module, *UPGRADE)
+    old = outdated()
+    restarted = sorted(unit for unit in old if unit.endswith(".service") and unit not in SPARED)
+    reboot = [f"{unit} runs on replaced files and cannot be restarted" for unit in sorted(old.intersection(SPARED))]
+    if REBOOT_REQUIRED.exists():
+        reboot.append("a new kernel is installed")
+    if not module.check_mode:
+        if "init.scope" in old:
+            module.run_command(["systemctl", "daemon-reexec"], check_rc=True)
+        for unit in restarted:
+            module.run_command(["systemctl", "restart", unit], check_rc=True)
+    module.exit_json(
+        changed=bool(upgraded or restarted),
+        upgraded=upgraded,
+        restarted=restarted,
+        reboot=reboot,
+        diff={
+            "before": "".join(f"{each['name']} {each['old']}\n" for each in upgraded),
+            "after": "".join(f"{each['name']} {each['new']}\n" for each in upgraded),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

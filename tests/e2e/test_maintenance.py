@@ -1,0 +1,75 @@
+"""Upgrades that wait: what unattended upgrades leave alone, and the maintenance that does it and proves the outcome."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import world
+
+PRETEND = (Path(__file__).parent / "pretend-upgrades").read_text()
+
+
+def on_droplet(command: str) -> str:
+    done = world.droplet(command)
+    assert done.code == 0, done.text
+    return done.text.strip()
+
+
+def version(package: str) -> str:
+    return on_droplet(f"dpkg-query --show --showformat='${{Version}}' {package}")
+
+
+def kamailio() -> str:
+    """The process and when it began: another one after a restart."""
+    return on_droplet("systemctl show kamailio --property MainPID,ExecMainStartTimestampMonotonic")
+
+
+@pytest.mark.full
+def test_kamailio_waits_for_maintenance(proven: None) -> None:
+    on_droplet(f"cat <<'END' | sh\n{PRETEND}\nEND")
+    before = kamailio()
+
+    dry = on_droplet("unattended-upgrade --dry-run --debug 2>&1")
+    assert "skipping blacklisted package kamailio" in dry
+    (chosen,) = re.findall(r"^Packages that will be upgraded: (.*)$", dry, flags=re.MULTILINE)
+    assert "pretend" in chosen.split()
+    assert not {"kamailio", "kamailio-tls-modules", "zlib1g"} & set(chosen.split()), chosen
+
+    on_droplet("unattended-upgrade")
+    assert version("pretend") == "2"
+    assert not version("kamailio").endswith("+pretend")
+    assert kamailio() == before
+
+    rehearsed = world.playbook("playbooks/maintain.yml", "--check", "--diff")
+    assert rehearsed.code == 0, rehearsed.text
+    assert re.search(r"\+kamailio \S+\+pretend", rehearsed.text), rehearsed.text
+    assert kamailio() == before
+
+    done = world.playbook("playbooks/maintain.yml")
+    assert done.code == 0, done.text
+    assert re.search(r"kamailio \S+ \S+\+pretend", done.text), done.text
+    assert re.search(r"zlib1g \S+ \S+\+pretend", done.text), done.text
+    assert "PROVEN" in done.text
+    assert version("kamailio").endswith("+pretend")
+    assert kamailio() != before
+    running = "grep --files-with-matches --extended-regexp ' /usr/.*[(]deleted[)]$' /proc/[0-9]*/maps"
+    ours = "systemctl show --property=MainPID --value kamailio sbc-probe"
+    assert on_droplet(f"for pid in $({ours}); do {running.replace('[0-9]*', '$pid')} || true; done") == ""
+
+    again = world.playbook("playbooks/maintain.yml")
+    assert again.code == 0, again.text
+    assert again.recap["changed"] == 0, again.text
+
+
+@pytest.mark.full
+def test_maintenance_stops_at_what_is_not_proven(proven: None) -> None:
+    world.fault(world.PROXIES[0], "refuse")
+    try:
+        done = world.playbook("playbooks/maintain.yml")
+        assert done.code == 2, done.text
+        assert "What changed" in done.text
+    finally:
+        world.fault(world.PROXIES[0], "none")
