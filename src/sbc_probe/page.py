@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
@@ -63,20 +62,17 @@ def render(
     history: History,
     now: float,
     *,
-    fresh: bool = True,
     refresh: bool = True,
 ) -> str:
-    """The whole page as HTML, as it is at `now`; `refresh`: the browser is told to ask again.
-
-    Of evidence that is not `fresh` nothing is said to be so now.
-    """
-    said = _says(verdict, history, now) if fresh else _said(evidence, verdict, now)
+    """The whole page as HTML, as it is at `now`; `refresh`: the browser is told to ask again."""
+    primary = verdict.findings[0] if verdict.findings else None
+    look, title = look_of(verdict.state, primary), headline(verdict)
     requests = {window: history.requests(now - window, now) for window in WINDOWS.values()}
     return document(
-        said.look,
-        f"{said.title} \N{EN DASH} {config.customer}",
+        look,
+        f"{title} \N{EN DASH} {config.customer}",
         element("p", "This page is old. ", element("a", "Load it again", href="/"), class_="old", role="alert"),
-        _verdict(config, evidence, verdict, said, now),
+        _verdict(config, evidence, primary, look, title, _lasting(history, now), now),
         element(
             "main",
             _more(verdict),
@@ -96,34 +92,15 @@ def render(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Headline:
-    """What a glance takes in; `lead` goes on after the names of the customer and of the SBC."""
-
-    look: Look
-    title: str
-    lead: str
-
-
-def _says(verdict: Verdict, history: History, now: float) -> Headline:
-    primary = verdict.findings[0] if verdict.findings else None
-    lead = _lasting(history, now) + ("" if primary else f". {ALL_GOOD}")
-    return Headline(look_of(verdict.state, primary), headline(verdict), lead)
-
-
-def _said(evidence: Evidence, verdict: Verdict, now: float) -> Headline:
+def _verdict(
+    config: Config, evidence: Evidence, primary: Finding | None, look: Look, title: str, lasting: str, now: float
+) -> Element:
     age = now - evidence.taken_at
-    when = f"{duration(age)} ago" if age > 0 else f"{duration(-age)} ahead of the clock"
-    lead = f". The probe has gathered no evidence lately. The last is from {when}, and said: {headline(verdict)}."
-    return Headline(LOOKS["unknown"], "NOT KNOWN", lead)
-
-
-def _verdict(config: Config, evidence: Evidence, verdict: Verdict, said: Headline, now: float) -> Element:
-    age = now - evidence.taken_at
+    lead = lasting if primary else f"{lasting}. {ALL_GOOD}"
     return element(
         "header",
-        symbol(said.look),
-        element("h1", said.title),
+        symbol(look),
+        element("h1", title),
         element(
             "div",
             element("b", f"{duration(age)} ago" if age >= 1 else "just now" if age > -1 else "ahead of the clock"),
@@ -131,9 +108,9 @@ def _verdict(config: Config, evidence: Evidence, verdict: Verdict, said: Headlin
             element("span", f"taken {datetime.fromtimestamp(evidence.taken_at, UTC):%Y-%m-%d %H:%M:%S} UTC"),
             class_="taken",
         ),
-        element("p", element("strong", config.customer), f" {config.fqdn}{said.lead}", class_="lead"),
-        element("div", _finding(verdict.findings[0], "the cause"), class_="why") if verdict.findings else None,
-        class_=f"verdict {said.look.name}",
+        element("p", element("strong", config.customer), f" {config.fqdn}{lead}", class_="lead"),
+        element("div", _finding(primary, "the cause"), class_="why") if primary else None,
+        class_=f"verdict {look.name}",
     )
 
 

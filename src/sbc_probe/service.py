@@ -111,13 +111,11 @@ class Monitor:
 
     def page(self, still: bool) -> bytes:
         """The page for people; `still`: it does not load itself anew. What is not fresh ages with every look."""
-        fresh = self.is_fresh()
 
         def make() -> bytes:
-            now, latest = time.time(), self.latest()
-            return page.render(self.config, *latest, self.history, now, fresh=fresh, refresh=not still).encode()
+            return page.render(self.config, *self.latest(), self.history, time.time(), refresh=not still).encode()
 
-        return self._once("page still" if still else "page", make) if fresh else make()
+        return self._once("page still" if still else "page", make) if self.is_fresh() else make()
 
     def status(self) -> bytes:
         return self._once(

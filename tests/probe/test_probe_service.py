@@ -142,8 +142,8 @@ def test_the_page_never_shows_what_is_old_as_if_it_were_so_now(
     for minutes in (10, 20):
         monkeypatch.setattr("time.time", lambda ago=minutes: NOW + 60 * ago)
         page = running.get("/")[2]
-        assert "<h1>NOT KNOWN</h1>" in page
-        assert f"The last is from {minutes} min ago, and said: PROVEN." in page
+        assert "<h1>NOT YET KNOWN</h1>" in page
+        assert f"<b>{minutes} min ago</b>" in page
 
 
 def test_anything_else_is_not_found(running: Running) -> None:
