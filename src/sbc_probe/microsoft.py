@@ -7,6 +7,7 @@ nothing is held against it.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from ipaddress import AddressValueError, IPv4Address
 
@@ -42,6 +43,7 @@ FLEETING = frozenset(
         Cause.PROXY_FORBIDS,
     }
 )
+IDENTIFIER = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b;?")
 
 
 def _round_time(config: Config) -> float:
@@ -121,7 +123,7 @@ def flaw_of(config: Config, evidence: Evidence, kamailio: Kamailio, destination:
     if misnamed and (misnamed.at >= begin or not overdue):
         return _another(destination, misnamed, round_time)
     if answer and _refused(evidence, kamailio, destination) and (answered or not overdue):
-        return _refusal(destination, answer, round_time)
+        return _refusal(config, destination, answer, round_time)
     if found := _no_way(config, evidence, destination):
         return found
     if now > begin + 2 * round_time:
@@ -262,9 +264,26 @@ def _pending(destination: Destination, due: float, now: float, recently: str) ->
     )
 
 
-def _refusal(destination: Destination, answer: Answer, patience: float) -> Finding:
-    said = f"answers our OPTIONS with {answer.code} {answer.reason}".rstrip()
-    if answer.code == 403:
+def _other_contact(config: Config, answer: Answer) -> str | None:
+    """The name or address that a 403 says we gave in our Contact, if it is not our FQDN.
+
+    Microsoft's words, seen in public traces of 2020: "Provided Trunk FQDN '203.0.113.1' is not allowed".
+    """
+    named = re.search(r"FQDN '([^']+)'", answer.reason) if answer.code == 403 else None
+    return named[1] if named and named[1].lower().rstrip(".") != config.fqdn else None
+
+
+def _refusal(config: Config, destination: Destination, answer: Answer, patience: float) -> Finding:
+    # Each of Microsoft's answers has an identifier of its own; without it proxies that say the same say the same.
+    said = f"answers our OPTIONS with {answer.code} {IDENTIFIER.sub('', answer.reason)}".rstrip()
+    if other := _other_contact(config, answer):
+        cause = Cause.CONTACT_WRONG
+        said += f"; the Contact of our OPTIONS names {other} instead of {config.fqdn}"
+        step = (
+            f"Let kamailio.cfg, event_route[tm:local-request], send Contact: <sip:{config.fqdn}:{config.port};"
+            "transport=tls>: run site.yml."
+        )
+    elif answer.code == 403:
         cause = Cause.PROXY_FORBIDS
         step = (
             "Our Contact carries the FQDN. If the trunk is enabled and its FQDN spelled like ours "
@@ -355,7 +374,7 @@ def _silence(
     )
 
 
-def knows_no_trunk(evidence: Evidence, kamailio: Kamailio) -> bool:
+def knows_no_trunk(config: Config, evidence: Evidence, kamailio: Kamailio) -> bool:
     """The rule for 'waiting' that is spelled out in `verdict`, but for our own side."""
     return (
         bool(kamailio.destinations)
@@ -363,6 +382,7 @@ def knows_no_trunk(evidence: Evidence, kamailio: Kamailio) -> bool:
         and all(
             (answer := _answer(evidence, kamailio, destination)) is not None
             and answer.code == 403
+            and not _other_contact(config, answer)
             and not _misnamed(evidence, kamailio, destination)
             for destination in kamailio.destinations
         )

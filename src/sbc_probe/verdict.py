@@ -120,7 +120,7 @@ def judge(config: Config, evidence: Evidence) -> Verdict:
     flapped = {item.uri: flapping(config, kamailio, item, evidence.taken_at) for item in kamailio.destinations}
     trunk = None
     ready = all(finding.is_remark or finding.cause in APART for finding in (*ours, *around))
-    if ready and not any(flapped.values()) and knows_no_trunk(evidence, kamailio):
+    if ready and not any(flapped.values()) and knows_no_trunk(config, evidence, kamailio):
         trunk = trunk_missing(config, kamailio)
     loaded = []
     for destination in kamailio.destinations:

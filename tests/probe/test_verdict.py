@@ -69,6 +69,7 @@ def test_all_in_order_is_proven() -> None:
 
 
 UNTRUSTED = ChainFlaw(False, "it ends at CN=YR1, whose issuer, CN=Root YR, is no accepted root")
+ADDRESS_REFUSED = answered(403, "Forbidden; Q.850;text=\"Provided Trunk FQDN '203.0.113.1' is not allowed\"")
 OUR_FAULTS = {
     "kamailio does not run": (evidence(kamailio=Unread("no socket"), port=CLOSED), Cause.KAMAILIO_DOWN),
     "kamailio hangs": (evidence(kamailio=Unread("nothing answers")), Cause.KAMAILIO_RPC),
@@ -239,6 +240,12 @@ PROXY_FAULTS = {
         {},
         Cause.PROXY_FORBIDS,
     ),
+    "403 that names our FQDN": (
+        {"flags": "IP", "answer": answered(403, f"Forbidden; text=\"Provided Trunk FQDN '{FQDN}' is not known\"")},
+        {},
+        Cause.PROXY_FORBIDS,
+    ),
+    "403 that names another": ({"flags": "IP", "answer": ADDRESS_REFUSED}, {}, Cause.CONTACT_WRONG),
     "another refusal": (
         {"flags": "IP", "answer": answered(400, "Bad Request; SIP;text=no Contact")},
         {},
@@ -378,6 +385,15 @@ class TestTrunk:
         assert [item.state for item in verdict.destinations] == [State.WAITING] * 3
         assert verdict.worth_waiting(NOW - 11, NOW) == 0
 
+    def test_what_all_say_is_said_once_whatever_identifies_each_answer(self) -> None:
+        def refused(number: int) -> dict[str, Any]:
+            reason = f"Forbidden; text=\"{number:08}-35a8-4104-8014-4f29219ce432;Trunk FQDN '{FQDN}' is not known\""
+            return {"flags": "IP", "answer": answered(403, reason)}
+
+        verdict = judge(CONFIG, evidence(kamailio=kamailio(sip=refused(1), sip2=refused(2), sip3=refused(3))))
+        said = f"answers our OPTIONS with 403 Forbidden; text=\"Trunk FQDN '{FQDN}' is not known\""
+        assert verdict.findings[0].evidence == f"{', '.join(PROXIES)}: {said}"
+
     def test_it_is_seen_before_the_first_ping_of_the_dispatcher(self) -> None:
         refused = {"flags": "AX", "answer": answered(403, "Forbidden", ago=1, since=1), "sent_ago": 1}
         found = kamailio(loaded_at=NOW - 1, sip=refused, sip2=refused, sip3=refused, theirs=None)
@@ -395,6 +411,10 @@ class TestTrunk:
             ({"kamailio": kamailio(sip=REFUSED, sip2=REFUSED, theirs=None)}, Cause.PROXY_FORBIDS),
             ({"kamailio": kamailio(sip=REFUSED, sip2=REFUSED, sip3=SILENT, theirs=None)}, Cause.PROXY_SILENT),
             ({"kamailio": kamailio(**ALL_REFUSE)}, Cause.PROXY_FORBIDS),
+            (
+                {"kamailio": kamailio(**{name: {"answer": ADDRESS_REFUSED} for name in ALL_REFUSE}, theirs=None)},
+                Cause.CONTACT_WRONG,
+            ),
             (
                 {"kamailio": kamailio(sip=REFUSED, sip2=REFUSED, sip3=REFUSED_BY_ANOTHER, theirs=None)},
                 Cause.PROXY_CERTIFICATE_NAME,
@@ -415,6 +435,7 @@ class TestTrunk:
             "one answers",
             "one is silent",
             "microsoft came before",
+            "they name another Contact",
             "one is another",
             "our name is missing",
             "our Contact is wrong",
