@@ -11,16 +11,17 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "src"))
+sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
 from sbc_probe import verdict  # noqa: E402
 from sbc_probe.findings import Cause  # noqa: E402
 from sbc_probe.flags import PAIRS  # noqa: E402
 from sbc_probe.words import WORDS, weight  # noqa: E402
+from tests.e2e import faults  # noqa: E402
 
 CLOUDS = ROOT / "roles/sbc/vars/main/clouds.yml"
 # Every page that has a table made of data.
-PAGES = tuple(ROOT / "docs" / name for name in ("clouds.md", "states.md", "when-it-is-not-ap.md"))
+PAGES = tuple(ROOT / "docs" / name for name in ("clouds.md", "faults.md", "states.md", "when-it-is-not-ap.md"))
 
 
 def code(words: Iterable[str]) -> str:
@@ -41,6 +42,7 @@ def tables() -> dict[str, str]:
     return {
         **cloud_tables(yaml.safe_load(CLOUDS.read_text())),
         **cause_tables(),
+        **fault_tables(),
         "states": state_table(),
         "proven": proven(),
     }
@@ -75,6 +77,40 @@ def cause_tables() -> dict[str, str]:
             found,
         )
         for section, found in rows.items()
+    }
+
+
+def commands(lines: Iterable[str]) -> str:
+    """Commands of the matrix, those for the droplet with root's prompt."""
+    shown = [line if line.startswith(("lab ", "playbook ")) else f"# {line}" for line in lines]
+    return code(line.replace("playbook ", "ansible-playbook ", 1).replace("|", "\\|") for line in shown)
+
+
+def fault_tables() -> dict[str, str]:
+    """The faults that the tests provoke, a table for each group."""
+    groups = dict.fromkeys(fault.group for fault in faults.MATRIX)
+    head = ["what is broken", "how", "verdict", "cause", "what the probe says", "how it ends"]
+    return {
+        re.sub(r"\W+", "_", f"faults {group}".lower()): table(
+            head,
+            (
+                [
+                    fault.broken,
+                    commands(fault.begins),
+                    fault.state,
+                    f"`{fault.cause}`",
+                    re.sub(r"\s*…\s*", " … ", fault.says),
+                    commands(fault.ends) or "by itself",
+                ]
+                for fault in faults.MATRIX
+                if fault.group == group
+            ),
+        )
+        for group in groups
+    } | {
+        "faults_elsewhere": table(
+            ["cause", "tested in"], ([f"`{cause}`", f"`{where}`"] for cause, where in faults.ELSEWHERE.items())
+        )
     }
 
 

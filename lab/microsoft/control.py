@@ -4,9 +4,8 @@ GET    /trunks, /trunks/{fqdn}   Microsoft's view of the SBCs
 PUT    /trunks/{fqdn}            {"enabled": true, "cloud": "commercial"}, both optional
 DELETE /trunks/{fqdn}
 GET    /proxies                  the proxies, their faults and connections
-POST   /proxies/{name}/fault     {"kind": "down|blackhole|refuse|error|silent|mute|misnamed|expired|untrusted|none"}
-                                 error: also code, reason, text (Reason header), retry_after; each: period, see `Fault`;
-                                 where the certificate becomes another all connections end
+POST   /proxies/{name}/fault     {"kind": "none", ...}: the fields of `Fault`; where trust or certificate become others
+                                 all connections end
 POST   /options                  {"fqdn", "cloud": "commercial"}: OPTIONS to fqdn:5061 now, and what came of it
 GET    /settings                 the timers, in seconds
 PUT    /settings                 {"options_interval", "demote_after", "timeout"}, all optional

@@ -94,6 +94,7 @@ class Proxy:
             kind: tls.Identity(files.certificate, files.key, config.trusted_roots)
             for kind, files in config.faulty.items()
         }
+        self._distrusting = tls.Identity(config.certificate, config.key, ())
         self._flapping: asyncio.Task[None] | None = None
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
@@ -109,12 +110,14 @@ class Proxy:
 
     @property
     def _identity(self) -> tls.Identity:
+        if self.fault.kind == "distrust":
+            return self._distrusting
         return next((self._faulty[kind] for kind in ca.CERTIFICATE_FAULTS if kind == self.fault.kind), self._own)
 
     async def start(self) -> None:
         """Raises OSError when the address cannot be had, and what `tls.Identity.contexts` raises."""
         if self._server is None:
-            for identity in (self._own, *self._faulty.values()):
+            for identity in (self._own, self._distrusting, *self._faulty.values()):
                 identity.contexts()
             self._server = await asyncio.start_server(self._accept, self.config.address, self.config.port, backlog=1024)
 

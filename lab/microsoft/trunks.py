@@ -13,7 +13,7 @@ from typing import Any, Literal
 from lab.microsoft import sip
 
 FaultKind = Literal[
-    "none", "down", "blackhole", "refuse", "error", "silent", "mute", "misnamed", "expired", "untrusted"
+    "none", "down", "blackhole", "distrust", "refuse", "error", "silent", "mute", "misnamed", "expired", "untrusted"
 ]
 # Whoever has one of these sends no OPTIONS of its own.
 QUIET: tuple[FaultKind, ...] = ("down", "blackhole", "mute")
@@ -36,7 +36,8 @@ class Fault:
     """What a proxy does wrong on purpose.
 
     `code`, `reason`, `text` (of a Reason header) and `retry_after` (seconds) belong to kind `error`. With a `period`
-    the fault goes off after so many seconds, comes back after as many more, and so on.
+    the fault goes off after so many seconds, comes back after as many more, and so on. Who has `distrust` accepts no
+    certificate of anybody, as if every root had lost its trust.
 
     What is `misnamed`, `expired` or `untrusted` is so with its certificate, on every connection in either direction:
     another's from the same root, one that ended a day ago, one of a root that nobody knows.

@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from docs import tables
+from sbc_probe.findings import REMARKS, STATES, Cause, State
+from tests.e2e import faults
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -22,6 +24,22 @@ def test_the_tables_are_as_the_data_is() -> None:
         assert tables.renewed(page.read_text()) == page.read_text(), "run `python docs/tables.py`"
         used += re.findall(r"<!-- table (\w+) -->", page.read_text())
     assert sorted(used) == sorted(tables.tables())
+
+
+def test_every_cause_is_provoked_or_it_is_known_where_it_is_tested() -> None:
+    provoked = {Cause(fault.cause) for fault in faults.MATRIX}
+    assert provoked.isdisjoint(faults.ELSEWHERE)
+    assert provoked | set(map(Cause, faults.ELSEWHERE)) == set(Cause)
+    for cause, where in faults.ELSEWHERE.items():
+        assert re.search(rf"\b{cause}\b", (ROOT / where).read_text(), re.IGNORECASE), f"{where} does not know {cause}"
+
+
+def test_the_verdict_of_a_row_is_that_of_its_cause() -> None:
+    for fault in faults.MATRIX:
+        cause = Cause(fault.cause)
+        state = State.PROVEN if cause in REMARKS and fault.state == "proven" else STATES.get(cause, State.FAILED)
+        assert fault.state == state, fault.id
+    assert len({fault.id for fault in faults.MATRIX}) == len(faults.MATRIX)
 
 
 def test_the_tables_hold_every_fact_of_a_cloud() -> None:

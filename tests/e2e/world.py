@@ -150,17 +150,6 @@ def proven() -> dict[str, Any]:
     return seen(check, lambda report: bool(report["overall"]["state"] == "proven"), "the probe says proven")
 
 
-def red_with(cause: str, *words: str) -> None:
-    """Wait until the probe has seen the fault, then let verify judge."""
-    seen(check, lambda report: bool(report["overall"]["cause"] == cause), f"the probe names {cause}")
-    judged = verify()
-    assert judged.code == 2, judged.text
-    assert f"Cause: {cause}" in judged.text
-    assert "Next step: " in judged.text
-    for word in words:
-        assert word in judged.text, judged.text
-
-
 def api(method: str, path: str, body: Any = None) -> Any:
     """One request to the lab's DigitalOcean, past the product."""
     import urllib.request

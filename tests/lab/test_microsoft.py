@@ -987,6 +987,19 @@ def test_a_proxy_whose_certificate_is_not_to_be_trusted(microsoft: Microsoft, sb
     assert sbc.ping().code == 200
 
 
+def test_a_proxy_that_trusts_nobody_any_more(microsoft: Microsoft, sbc: Sbc) -> None:
+    microsoft.register()
+    with sbc.connect() as before:
+        assert before.ask(sbc.options()).code == 200
+        assert microsoft.fault(FIRST, kind="distrust")["connections"] == 0
+    with pytest.raises(ssl.SSLError, match="unknown ca"), sbc.connect() as line:
+        line.ask(sbc.options())
+    assert "certificate not trusted" in microsoft.view()["why_not"]
+    assert sbc.ping("sip2.pstnhub.microsoft.com").code == 200, "the others are as before"
+    microsoft.fault(FIRST, kind="none")
+    assert sbc.ping().code == 200
+
+
 def test_a_proxy_behind_a_black_hole_hears_and_says_nothing_until_it_ends(microsoft: Microsoft, sbc: Sbc) -> None:
     def connect(timeout: float) -> socket.socket:
         return socket.create_connection((PROXIES[FIRST][1], microsoft.port), timeout, (SBC_ADDRESS, 0))
