@@ -64,15 +64,15 @@ def flaws(shown: Certificate, names: Sequence[str], now: float, issued_by: str) 
             f"The certificate ended on {date(shown.not_after)}",
             sentence(step)
             if issued_by == "files"
-            else "certbot renew; systemctl list-timers certbot.timer; journalctl -u certbot -n 50.",
+            else "`certbot renew`; `systemctl list-timers certbot.timer`; `journalctl -u certbot -n 50`.",
         )
     if now < shown.not_before:
         yield Finding(
             Cause.CERTIFICATE_NOT_YET_VALID,
             f"The certificate begins on {date(shown.not_before)}, the clock here says {date(now)}",
-            f"Check the clock (timedatectl); if it is right, {step}."
+            f"Check the clock (`timedatectl`); if it is right, {step}."
             if issued_by == "files"
-            else "Check the clock: timedatectl.",
+            else "Check the clock: `timedatectl`.",
         )
     if not shown.server_auth:
         yield Finding(
@@ -91,7 +91,7 @@ def intermediate_flaws(others: Iterable[Certificate], now: float, issued_by: str
                 f"The chain's certificate {other.subject} ended on {date(other.not_after)}",
                 "Replace it in the chain that sbc_certificate_files names and run site.yml."
                 if issued_by == "files"
-                else "certbot renew --force-renewal, which brings the authority's present chain.",
+                else "`certbot renew --force-renewal`, which brings the authority's present chain.",
             )
 
 

@@ -32,9 +32,7 @@ def vouched(evidence: Evidence) -> bool:
 
 def _clock(evidence: Evidence) -> Iterator[Finding]:
     clock, now = evidence.clock, evidence.taken_at
-    step = (
-        "timedatectl; systemctl restart systemd-timesyncd: no age and no certificate can be judged until it is right."
-    )
+    step = "`timedatectl`; `systemctl restart systemd-timesyncd`: a wrong clock judges neither ages nor certificates."
     if isinstance(clock, Clock) and clock.offset is not None and abs(clock.offset) > TOLERANCE:
         way = "ahead of" if clock.offset > 0 else "behind"
         yield Finding(
@@ -61,7 +59,7 @@ def _clock(evidence: Evidence) -> Iterator[Finding]:
             Cause.CLOCK_WRONG,
             f"Kamailio noted something at a time that is still {ahead:.0f} s to come: this machine's clock was set "
             "back, and no time server says that it is right now",
-            f"{step} If it is right: systemctl restart kamailio.",
+            f"{step} If it is right: `systemctl restart kamailio`.",
         )
         return
     match clock:
@@ -71,7 +69,7 @@ def _clock(evidence: Evidence) -> Iterator[Finding]:
             said = f"Nothing is known of this machine's clock: {why}"
         case _:
             return
-    yield Finding(Cause.CLOCK_UNCHECKED, said, "timedatectl; systemctl status systemd-timesyncd")
+    yield Finding(Cause.CLOCK_UNCHECKED, said, "`timedatectl`; `systemctl status systemd-timesyncd`")
 
 
 def _latest(evidence: Evidence) -> float:
@@ -99,14 +97,14 @@ def _packet_filter(config: Config, evidence: Evidence) -> Iterator[Finding]:
             Cause.PACKET_FILTER_OPEN,
             f"nftables on this machine lets everybody in to port {config.port}; only Kamailio itself still tells "
             "Microsoft's networks from others",
-            "nft -f /etc/nftables.conf; systemctl status nftables; else run site.yml.",
+            "`nft -f /etc/nftables.conf`; `systemctl status nftables`; else run site.yml.",
         )
     elif missing := not_admitted(config.signalling_networks, found.admitted):
         yield Finding(
             Cause.PACKET_FILTER,
             f"nftables on this machine does not let {', '.join(missing)} in to port {config.port}; it lets in "
             f"{', '.join(found.admitted) or 'nobody'}",
-            f"nft -f /etc/nftables.conf; if that does not name {wanted}, run site.yml.",
+            f"`nft -f /etc/nftables.conf`; if that does not name {wanted}, run site.yml.",
         )
 
 
@@ -130,7 +128,7 @@ def _memory(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 Cause.MEMORY_LOW,
                 f"{used / 2**20:.0f} of {total / 2**20:.0f} MiB of Kamailio's shared memory are in use",
-                "kamcmd core.shmmem; systemctl restart kamailio gives it back. Every TLS connection takes 80 kB: "
+                "`kamcmd core.shmmem`; `systemctl restart kamailio` gives it back. Every TLS connection takes 80 kB: "
                 "kamailio_max_connections.",
             )
 

@@ -170,7 +170,7 @@ def _disabled(destination: Destination) -> Finding:
     return Finding(
         Cause.DESTINATION_DISABLED,
         f"{destination.flags}, taken out by hand",
-        f"kamcmd dispatcher.set_state ap 1 '{destination.uri}'",
+        f"`kamcmd dispatcher.set_state ap 1 '{destination.uri}'`",
         (destination.uri,),
     )
 
@@ -193,11 +193,11 @@ def _elsewhere(config: Config, evidence: Evidence, destination: Destination) -> 
     addresses = sorted({address for each in found for address in each.addresses})
     if gone := [each for each in found if each.negative]:
         said = f"DNS: {gone[0].error or 'no address'}"
-        step = f"resolvectl query {destination.host}; check this host's name servers."
+        step = f"`resolvectl query {destination.host}`; check this host's name servers."
     elif strange := [address for address in addresses if not _is_within(address, config)]:
         networks = ", ".join(str(network) for network in config.signalling_networks)
         said = f"DNS leads to {', '.join(strange)}, which is none of Microsoft's networks ({networks})"
-        step = f"resolvectl query {destination.host}; somebody answers for Microsoft, or its networks are others now."
+        step = f"`resolvectl query {destination.host}`; somebody answers for Microsoft, or its networks are others now."
     else:
         return None
     return Finding(Cause.PROXY_DNS, said, step, (destination.uri,))
@@ -218,7 +218,7 @@ def _another(destination: Destination, misnamed: Misnamed, patience: float) -> F
         Cause.PROXY_CERTIFICATE_NAME,
         f"{destination.flags}; what answers there has a certificate for "
         f"{', '.join(misnamed.names) or 'no name at all'}, not for it",
-        f"resolvectl query {destination.host}: its address must be Microsoft's; else somebody answers in its place.",
+        f"`resolvectl query {destination.host}`: its address must be Microsoft's; else somebody answers in its place.",
         (destination.uri,),
         seen_at=misnamed.at,
         patience=patience,
@@ -230,7 +230,7 @@ def _pings_stopped(config: Config, destination: Destination, seconds: float) -> 
         Cause.PINGS_STOPPED,
         f"{destination.flags}; Kamailio sent it no OPTIONS for {seconds:.0f} s, though the interval is "
         f"{config.options_interval:.0f} s",
-        "journalctl -u kamailio -n 50; systemctl restart kamailio",
+        "`journalctl -u kamailio -n 50`; `systemctl restart kamailio`",
         (destination.uri,),
     )
 
@@ -239,7 +239,7 @@ def _not_active(destination: Destination, patience: float) -> Finding:
     return Finding(
         Cause.NOT_ACTIVE,
         f"answers with 2xx, and yet the dispatcher holds it {destination.flags}: {meaning(destination.flags)}",
-        f"kamcmd dispatcher.set_state ap 1 '{destination.uri}'",
+        f"`kamcmd dispatcher.set_state ap 1 '{destination.uri}'`",
         (destination.uri,),
         patience=patience,
     )
@@ -287,7 +287,7 @@ def _refusal(config: Config, destination: Destination, answer: Answer, patience:
         cause = Cause.PROXY_FORBIDS
         step = (
             "Our Contact carries the FQDN. If the trunk is enabled and its FQDN spelled like ours "
-            "(Get-CsOnlinePSTNGateway), this proxy is at fault: Microsoft's service health."
+            "(`Get-CsOnlinePSTNGateway`), this proxy is at fault: Microsoft's service health."
         )
     elif answer.code == 503:
         cause = Cause.PROXY_OVERLOADED
@@ -313,7 +313,7 @@ def _no_way(config: Config, evidence: Evidence, destination: Destination) -> Fin
     match reach:
         case Reach(tcp=None):
             cause, said = Cause.PROXY_DNS, f"DNS: {reach.lookup.error}"
-            step = f"resolvectl query {destination.host}; check this host's name servers."
+            step = f"`resolvectl query {destination.host}`; check this host's name servers."
         case Reach(tcp="refused"):
             cause, said = Cause.PROXY_UNREACHABLE, f"{where} refuses TCP"
             step = "Nothing listens there: Microsoft's service health; the other proxies take the calls meanwhile."
@@ -324,10 +324,10 @@ def _no_way(config: Config, evidence: Evidence, destination: Destination) -> Fin
             said = f"{where}: its certificate does not verify: {detail}"
             if "mismatch" in detail:
                 cause = Cause.PROXY_CERTIFICATE_NAME
-                step = f"resolvectl query {destination.host}: its address must be Microsoft's."
+                step = f"`resolvectl query {destination.host}`: its address must be Microsoft's."
             elif "expired" in detail or "not yet valid" in detail:
                 cause = Cause.PROXY_CERTIFICATE_EXPIRED
-                step = "The clock of this machine first: timedatectl; else Microsoft's service health."
+                step = "The clock of this machine first: `timedatectl`; else Microsoft's service health."
             else:
                 cause = Cause.PROXY_CERTIFICATE_UNTRUSTED
                 step = (
@@ -359,7 +359,7 @@ def _silence(
         return Finding(
             Cause.PROXY_TLS,
             f"takes TCP, but Kamailio completes no TLS handshake with it{last}",
-            "journalctl -u kamailio -n 50 names the TLS alert; Microsoft refuses certificates that it does not trust.",
+            "`journalctl -u kamailio -n 50` names the TLS alert; Microsoft refuses certificates that it cannot trust.",
             (destination.uri,),
             seen_at=seen_at,
             patience=patience,
@@ -400,8 +400,8 @@ def trunk_missing(config: Config, kamailio: Kamailio) -> Finding:
         Cause.TRUNK_MISSING,
         f"Our side is ready. Every proxy answers 403, and Microsoft never sent OPTIONS to {config.fqdn}: "
         "it knows no enabled trunk of this name",
-        f"In Teams PowerShell, once {config.fqdn} or its domain is verified in the tenant: New-CsOnlinePSTNGateway "
-        f"-Fqdn {config.fqdn} -SipSignalingPort {config.port} -SendSipOptions $true -Enabled $true",
+        f"In Teams PowerShell, once {config.fqdn} or its domain is verified in the tenant: `New-CsOnlinePSTNGateway "
+        f"-Fqdn {config.fqdn} -SipSignalingPort {config.port} -SendSipOptions $true -Enabled $true`",
         tuple(destination.uri for destination in kamailio.destinations),
         seen_at=min(answered),
         patience=_round_time(config),
@@ -429,7 +429,7 @@ def their_options(config: Config, evidence: Evidence, kamailio: Kamailio) -> Ite
             yield Finding(
                 Cause.THEIRS_REFUSED,
                 f"Microsoft's OPTIONS from {theirs.source} got {theirs.code or 'no answer'} from us",
-                "Check the OPTIONS route in kamailio.cfg: journalctl -u kamailio -n 50.",
+                "Check the OPTIONS route in kamailio.cfg: `journalctl -u kamailio -n 50`.",
                 patience=patience,
             )
         return
@@ -457,9 +457,9 @@ def _missing(config: Config, evidence: Evidence, kamailio: Kamailio, theirs: The
         seen = f"stopped {evidence.taken_at - theirs.at:.0f} s ago"
     said = f"Microsoft answers our OPTIONS, so the trunk exists, but its own to {config.fqdn}:{config.port} {seen}"
     trunk = (
-        f"check SipSignalingPort {config.port} and SendSipOptions of the trunk: Get-CsOnlinePSTNGateway {config.fqdn}"
+        f"check SipSignalingPort {config.port} and SendSipOptions of the trunk: `Get-CsOnlinePSTNGateway {config.fqdn}`"
     )
-    step = f"Open TCP {config.port} for {networks} in the cloud firewall and in nftables (nft list ruleset); {trunk}"
+    step = f"Open TCP {config.port} for {networks} in the cloud firewall and in nftables (`nft list ruleset`); {trunk}"
     come = evidence.packet_filter.new_connections if isinstance(evidence.packet_filter, PacketFilter) else None
     stand = 0 if isinstance(kamailio.connections, Unread) else _inbound(config, kamailio.connections)
     if stand or (come and theirs is None):
@@ -468,7 +468,7 @@ def _missing(config: Config, evidence: Evidence, kamailio: Kamailio, theirs: The
         )
         said += ", but no OPTIONS came on them" if theirs is None else ", but nothing comes on them"
         step = (
-            "The way in is open, so TLS fails or Microsoft sends nothing: journalctl -u kamailio -n 50 names TLS "
+            "The way in is open, so TLS fails or Microsoft sends nothing: `journalctl -u kamailio -n 50` names TLS "
             f"alerts; {trunk}"
         )
     elif come == 0:

@@ -33,13 +33,13 @@ def _kamailio(config: Config, evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 Cause.KAMAILIO_DOWN,
                 f"{why}; TCP to {config.address}:{config.port}: {evidence.port.tcp}",
-                "systemctl status kamailio; journalctl -u kamailio -n 50; then systemctl restart kamailio.",
+                "`systemctl status kamailio`; `journalctl -u kamailio -n 50`; then `systemctl restart kamailio`.",
             )
         case Unread(why=why):
             yield Finding(
                 Cause.KAMAILIO_RPC,
                 f"Port {config.port} is open, but {why}",
-                "journalctl -u kamailio -n 50; if Kamailio hangs, systemctl restart kamailio.",
+                "`journalctl -u kamailio -n 50`; if Kamailio hangs, `systemctl restart kamailio`.",
             )
         case Kamailio() if not config.proxies:
             yield Finding(
@@ -54,7 +54,7 @@ def _kamailio(config: Config, evidence: Evidence) -> Iterator[Finding]:
                     Cause.DESTINATION_MISSING,
                     f"The dispatcher has not loaded {', '.join(missing)}",
                     "Check the names in /etc/kamailio/live/dispatcher.list and that this host resolves them; then "
-                    "kamcmd dispatcher.reload.",
+                    "`kamcmd dispatcher.reload`.",
                 )
 
 
@@ -65,7 +65,7 @@ def _port(config: Config, evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 Cause.NOT_LISTENING,
                 f"Kamailio runs, but TCP to {config.address}:{config.port} from this host: {port.tcp}",
-                f"Check `listen` in kamailio.cfg and that {config.address} is on this host: ip addr; ss -ltn.",
+                f"Check `listen` in kamailio.cfg and that {config.address} is on this host: `ip addr`; `ss -ltn`.",
             )
         return
     listening = evidence.listening
@@ -74,13 +74,13 @@ def _port(config: Config, evidence: Evidence) -> Iterator[Finding]:
             Cause.NOT_LISTENING,
             f"TCP to {config.address}:{config.port} is answered, but nothing on this machine listens there; what does "
             f"listen to this port: {', '.join(listening) or 'nothing'}",
-            f"Something takes the connections away from Kamailio: nft list ruleset; ss -ltnp 'sport = :{config.port}'.",
+            f"Something takes connections away from Kamailio: `nft list ruleset`; `ss -ltnp 'sport = :{config.port}'`.",
         )
     if isinstance(port.certificate, Unread):
         yield Finding(
             Cause.TLS_REFUSED,
             port.certificate.why,
-            "Check certificate, key and their permissions in tls.cfg: journalctl -u kamailio -n 50.",
+            "Check certificate, key and their permissions in tls.cfg: `journalctl -u kamailio -n 50`.",
         )
         return
     match port.options:
@@ -100,7 +100,7 @@ def _port(config: Config, evidence: Evidence) -> Iterator[Finding]:
     yield Finding(
         Cause.OPTIONS_UNANSWERED,
         evidence_text,
-        "Check the OPTIONS route in kamailio.cfg: journalctl -u kamailio -n 50.",
+        "Check the OPTIONS route in kamailio.cfg: `journalctl -u kamailio -n 50`.",
     )
 
 
@@ -134,7 +134,7 @@ def _certificate(config: Config, evidence: Evidence) -> Iterator[Finding]:
             Cause.CERTIFICATE_NOT_LOADED,
             f"The wire shows {wire.fingerprint[:16]}… (until {date(wire.not_after)}), "
             f"on disk is {disk.fingerprint[:16]}… (until {date(disk.not_after)})",
-            "kamcmd tls.reload; its answer must be no error: journalctl -u kamailio -n 20.",
+            "`kamcmd tls.reload`; its answer must be no error: `journalctl -u kamailio -n 20`.",
         )
     if (flaw := evidence.port.chain_flaw) is None:
         return
@@ -184,7 +184,7 @@ def _ending(config: Config, evidence: Evidence, shown: Certificate) -> Iterator[
         yield Finding(
             Cause.CERTIFICATE_ENDING,
             f"The certificate {left}, and certbot should have renewed it long ago",
-            "systemctl list-timers certbot.timer; journalctl -u certbot -n 50; then systemctl start certbot.",
+            "`systemctl list-timers certbot.timer`; `journalctl -u certbot -n 50`; then `systemctl start certbot`.",
         )
     match evidence.renewal:
         case Renewal(failing=True) as record if (evidence.installed_at or 0) <= record.at:
@@ -218,7 +218,7 @@ def _fqdn(config: Config, evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             Cause.FQDN_UNRESOLVED if found.negative else Cause.FQDN_UNCHECKED,
             f"DNS for {config.fqdn}: {found.error}",
-            f"Make the record: {config.fqdn}. A {config.address}" if found.negative else "resolvectl status",
+            f"Make the record: {config.fqdn}. A {config.address}" if found.negative else "`resolvectl status`",
         )
     elif set(found.addresses) != {config.address}:
         yield Finding(
@@ -236,7 +236,7 @@ def tenants(config: Config, evidence: Evidence) -> Iterator[Finding]:
             wrong.setdefault(cause, {})[name] = found.error or f"resolves to {', '.join(found.addresses)}"
     for cause, said in wrong.items():
         if cause is Cause.TENANT_UNCHECKED:
-            step = "resolvectl status"
+            step = "`resolvectl status`"
         else:
             records = ", ".join(f"{name}. A {config.address}" for name in said)
             step = f"Run site.yml, or let each name have exactly one record where the zone is hosted: {records}"
@@ -247,7 +247,7 @@ def tenants(config: Config, evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             Cause.TENANT_NOT_LOADED,
             f"Kamailio answers 404 to whoever asks for {', '.join(strange)}: it has not loaded the name",
-            "kamcmd permissions.addressReload; else run site.yml, which writes /etc/kamailio/live/tenants.list.",
+            "`kamcmd permissions.addressReload`; else run site.yml, which writes /etc/kamailio/live/tenants.list.",
         )
 
 

@@ -32,7 +32,7 @@ LOG_TAIL = 1 << 21
 # The last line of a run that has just ended is at most this old (s).
 FRESH = 900.0
 WORDS_LIMIT = 300
-NEXT_TRY = "certbot.timer tries again by itself, twice a day; systemctl start certbot tries now."
+NEXT_TRY = "certbot.timer tries again by itself, twice a day; `systemctl start certbot` tries now."
 
 
 class Cause(StrEnum):
@@ -61,16 +61,16 @@ class Failure:
 
 
 ADVICE = {
-    Cause.DISK_FULL: "The disk is full: df -h; df -i; journalctl --vacuum-size=100M.",
-    Cause.HOOK_FAILED: "A hook of certbot's failed: journalctl -u certbot -n 50 has its words.",
+    Cause.DISK_FULL: "The disk is full: `df -h`; `df -i`; `journalctl --vacuum-size=100M`.",
+    Cause.HOOK_FAILED: "A hook of certbot's failed: `journalctl -u certbot -n 50` has its words.",
     Cause.DIRECTORY_DOWN: "The ACME directory does not answer as it should: look at certificate_directory, or wait.",
     Cause.DIRECTORY_UNTRUSTED: "The directory's own certificate is not trusted here: see base_trusted_roots.",
     Cause.RATE_LIMITED: "The authority's rate limit is reached: wait; try changes with certificate_directory: staging.",
     Cause.CHALLENGE_FAILED: f"The authority could not see that the name is ours: {LOG}.",
-    Cause.PORT_IN_USE: "Something else listens where certbot answers: ss -lntup '( sport = :80 or sport = :53 )'.",
+    Cause.PORT_IN_USE: "Something else listens where certbot answers: `ss -lntup '( sport = :80 or sport = :53 )'`.",
     Cause.REFUSED: "The authority must not issue for this name: look at its CAA records, and at the spelling.",
     Cause.ACCOUNT: "The ACME account is not usable: run site.yml, which registers one.",
-    Cause.INTERRUPTED: "certbot was ended before it was done: journalctl -u certbot -n 50.",
+    Cause.INTERRUPTED: "certbot was ended before it was done: `journalctl -u certbot -n 50`.",
     Cause.UNKNOWN: f"certbot's own account is in {LOG} on the droplet.",
 }
 _PORT_80 = "Port 80 is closed from outside, or the A record leads elsewhere: look at the firewalls and the record."

@@ -166,7 +166,7 @@ def aged(verdict: Verdict, age: float, limit: float) -> Verdict:
     old = Finding(
         Cause.EVIDENCE_OLD,
         f"The probe has gathered nothing for {age:.0f} s; what it knew last was: {verdict.state}",
-        "systemctl status sbc-probe; journalctl -u sbc-probe -n 50; sbc-probe check looks anew.",
+        "`systemctl status sbc-probe`; `journalctl -u sbc-probe -n 50`; `sbc-probe check` looks anew.",
     )
     destinations = tuple(replace(item, finding=old) for item in verdict.destinations)
     return Verdict(old.state, (old, *verdict.findings), verdict.remarks, destinations)
@@ -182,7 +182,9 @@ def _in_the_light_of(rehearsal: Finding | None, flaw: Finding | None) -> Finding
 def _of_all(config: Config, kamailio: Kamailio, flaw: Finding) -> Finding:
     if not refused_by_all(kamailio, flaw):
         return flaw
-    step = f"The trunk was disabled, renamed or removed, if our Contact is right: Get-CsOnlinePSTNGateway {config.fqdn}"
+    step = (
+        f"If our Contact is right, the trunk is disabled, renamed or removed: `Get-CsOnlinePSTNGateway {config.fqdn}`"
+    )
     return replace(flaw, next_step=step)
 
 

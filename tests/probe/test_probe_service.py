@@ -304,7 +304,7 @@ def test_round_trips_transitions_and_availability(running: Running) -> None:
     assert samples["sbc_destination_transitions_total", host, "failed"] == 1
     assert samples["sbc_destination_transitions_total", host, "proven"] == 0
     assert samples["sbc_destination_finding", "destination_disabled", host] == 1
-    step = f"kamcmd dispatcher.set_state ap 1 'sip:{host}:5061;transport=tls'"
+    step = f"`kamcmd dispatcher.set_state ap 1 'sip:{host}:5061;transport=tls'`"
     assert samples["sbc_finding_info", "destination_disabled", step] == 1
     assert samples["sbc_destination_availability_ratio", host, "1h"] == pytest.approx(3 / 4)
     assert samples["sbc_destination_availability_ratio", PROXIES[0], "7d"] == 1
