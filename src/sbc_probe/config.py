@@ -30,8 +30,9 @@ class Config:
     the FQDN). `rehearsal`: it comes from a staging directory on purpose, so that nobody trusts it. `renewal_record`
     is what certbot's last run came to, as `sbc-probe renewal` wrote it, `loaded` the files that Kamailio has read.
     `clouds_reviewed` is the day on which what is known of Microsoft's clouds was last compared with Microsoft's own
-    pages. Behind the socket `packet_filter` the rules of nftables are listed. `listen` has ADDRESS:PORT of the service,
-    `history` is the file in which it remembers.
+    pages. Behind the socket `packet_filter` the rules of nftables are listed. `time_servers` say how late it is; where
+    there are none, nobody is asked. `listen` has ADDRESS:PORT of the service, `history` is the file in which it
+    remembers.
     """
 
     customer: str
@@ -54,6 +55,7 @@ class Config:
     renewal_record: str = "/run/sbc-certificate/renewal.json"
     loaded: str = "/run/kamailio/loaded"
     packet_filter: str = "/run/sbc-packet-filter.sock"
+    time_servers: tuple[str, ...] = tuple(f"{number}.debian.pool.ntp.org" for number in range(4))
     clouds_reviewed: date | None = None
     trusted_roots: str = "/etc/ssl/certs/ca-certificates.crt"
     proxy_roots: str = "/etc/kamailio/tls/trusted-roots.pem"
@@ -82,6 +84,9 @@ class Config:
             if isinstance(listen := values.get("listen", known["listen"].default), str):
                 raise ConfigError("listen is a list of ADDRESS:PORT")
             values["listen"] = tuple(listen)
+            if isinstance(servers := values.get("time_servers", known["time_servers"].default), str):
+                raise ConfigError("time_servers is a list of names or addresses")
+            values["time_servers"] = tuple(servers)
             if reviewed := values.get("clouds_reviewed"):
                 values["clouds_reviewed"] = date.fromisoformat(reviewed)
             values["signalling_networks"] = tuple(IPv4Network(n) for n in values["signalling_networks"])

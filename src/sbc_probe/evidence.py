@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sbc_probe import loaded, packet_filter, parsed, renewal, sockets, wire
+from sbc_probe import clock, loaded, packet_filter, parsed, renewal, sockets, wire
 from sbc_probe.config import Config
 from sbc_probe.kamailio import read_kamailio
 from sbc_probe.model import Evidence, Kamailio, Lookup, Reach
@@ -26,6 +26,7 @@ def collect(config: Config) -> Evidence:
         port = pool.submit(wire.read_port, config)
         fqdn = pool.submit(lookup, config.fqdn)
         on_disk = pool.submit(parsed.from_file, config.certificate)
+        hour = pool.submit(clock.read, config)
         rules = pool.submit(packet_filter.ask, config)
         key = pool.submit(parsed.key_from_file, config.private_key)
         reaches = {}
@@ -41,6 +42,7 @@ def collect(config: Config) -> Evidence:
             proxies=lookups(config.proxies, fqdn.result(), lambda name: _proxies.lookup(name, lookup)),
             listening=sockets.listening(config.port),
             packet_filter=rules.result(),
+            clock=hour.result(),
             loaded=loaded.read(config.loaded),
             key=key.result(),
             installed_at=_modified(config.certificate),

@@ -11,7 +11,7 @@ from sbc_probe.model import NOT_LOOKED, Clock, Evidence, Kamailio, Loaded, Memor
 
 # How far (s) a clock may be from the truth: far more than NTP leaves, far less than what spoils a verdict.
 TOLERANCE = 60.0
-# How long (s) after a jump the clock is doubted even where the kernel calls it synchronised.
+# How long (s) after a jump the clock is doubted even where systemd-timesyncd calls it synchronised.
 DOUBT = 600.0
 # The share of Kamailio's shared memory that should be free.
 RESERVE = 0.1
@@ -64,7 +64,7 @@ def _clock(evidence: Evidence) -> Iterator[Finding]:
         return
     match clock:
         case Clock(synchronized=False):
-            said = "No time server answers, and the kernel does not call this machine's clock synchronised"
+            said = "No time server answers, and systemd-timesyncd has not set this machine's clock lately"
         case Unread(why=why) if clock is not NOT_LOOKED:
             said = f"Nothing is known of this machine's clock: {why}"
         case _:

@@ -98,7 +98,11 @@ class VerdictCollector(Collector):
         if isinstance(evidence.kamailio, Kamailio):
             yield from _kamailio(evidence.kamailio, config.fqdn)
         if isinstance(clock := evidence.clock, Clock):
-            yield _single("sbc_clock_synchronized", "1 if the kernel calls its clock synchronized.", clock.synchronized)
+            yield _single(
+                "sbc_clock_synchronized",
+                "1 if systemd-timesyncd has set it lately.",
+                clock.synchronized,
+            )
             if clock.offset is not None:
                 yield _single(
                     "sbc_clock_offset_seconds", "How far the clock is ahead of a time server's.", clock.offset

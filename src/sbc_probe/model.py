@@ -156,10 +156,11 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """This machine's clock. `synchronized` is the kernel's word for it (adjtimex(2)).
+    """This machine's clock. `synchronized`: systemd-timesyncd has lately heard from its servers.
 
     `offset` (s) is how far it is ahead of a time server's, None where none answered lately; `server` is the one asked.
-    `step` (s) is how far it jumped, against the clock that only counts, while the probe watched, and `stepped_at` when.
+    `step` (s) is how far it was moved in all, against the clock that only counts, since the probe watches or a server
+    last found it right; `stepped_at` is when it was last moved.
     """
 
     synchronized: bool

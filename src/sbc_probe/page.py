@@ -448,7 +448,7 @@ def _machine_facts(evidence: Evidence) -> Iterator[Row]:
             yield "configuration", _unknown(why)
     match evidence.clock:
         case Clock(offset=None, synchronized=synchronized):
-            yield "clock", "synchronised, as the kernel says" if synchronized else _unknown("not synchronised")
+            yield "clock", "synchronised, as systemd-timesyncd says" if synchronized else _unknown("not synchronised")
         case Clock(offset=offset, server=server) if offset is not None:
             yield "clock", f"{abs(offset):.3f} s {'ahead of' if offset > 0 else 'behind'} {server or 'a time server'}"
         case Unread(why=why):

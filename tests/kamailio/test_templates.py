@@ -169,6 +169,7 @@ def test_the_probe_tells_a_trusted_proxy_of_another_name(start: Start, monkeypat
             "certificate": str(sbc.directory / "sbc.pem"),
             "trusted_roots": str(sbc.directory / "ca.pem"),
             "proxy_roots": str(sbc.directory / "ca.pem"),
+            "time_servers": [],
         }
     )
     monkeypatch.setattr("sbc_probe.evidence.lookup", lambda name: Lookup((ADDRESS if name == FQDN else name,)))

@@ -59,6 +59,7 @@ def settings(tmp_path: Path, authority: Authority, certificate: Path) -> dict[st
         "private_key": str(certificate.with_suffix(".key")),
         "loaded": str(tmp_path / "loaded"),
         "packet_filter": str(tmp_path / "packet-filter.sock"),
+        "time_servers": [],
         "renewal_record": str(tmp_path / "renewal.json"),
         "trusted_roots": str(authority.roots),
         "proxy_roots": str(authority.roots),
