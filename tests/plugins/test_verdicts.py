@@ -197,7 +197,9 @@ def test_the_table_shows_every_host_that_ended(ended: subprocess.CompletedProces
     lines = ended.stdout.splitlines()
     head = next(number for number, line in enumerate(lines) if line.startswith("CUSTOMER  ") and "FQDN" in line)
     shown = [line.split()[0] for line in lines[head + 1 : head + 1 + len(CASES)]]
-    assert shown == sorted(CASES)
+    order = ["failed", "unreachable", "unknown", "no droplet", "waiting", "proven"]
+    states = {name: found["overall"]["state"] if found else "no droplet" for name, (found, *_) in CASES.items()}
+    assert shown == sorted(CASES, key=lambda name: (order.index(states[name]), name)), "what is not proven comes first"
     assert ended.stdout.count("ap-but-failed: next step: New-CsOnlinePSTNGateway") == 1
 
 
@@ -236,29 +238,37 @@ def test_the_table(verdicts: ModuleType) -> None:
     lines = verdicts.lines_of(reports, copies, NOW)
     assert lines == [
         "CUSTOMER  ADDRESS       FQDN             MICROSOFT'S LAST OPTIONS  VERDICT",
-        "contoso   203.0.113.10  sbc.example.com  20 s ago from 52.112.0.1  PROVEN",
-        "fabrikam  203.0.113.10  sbc.example.com  never                     UNKNOWN",
         "tailspin  203.0.113.10  sbc.example.com  20 s ago from 52.112.0.1  FAILED",
+        "fabrikam  203.0.113.10  sbc.example.com  never                     UNKNOWN",
+        "contoso   203.0.113.10  sbc.example.com  20 s ago from 52.112.0.1  PROVEN",
         "",
         "CUSTOMER  CERTIFICATE            STATE           CLIENTAUTH  RENEWAL           SAVED COPY",
-        "contoso   89 of 90 days, RSA     in order        absent      ran 2 h ago       same, 12 days old",
-        "fabrikam  -                      -               -           -                 -",
         "tailspin  10 of 365 days, ECDSA  key_type, name  present     fails: disk_full  -",
+        "fabrikam  -                      -               -           -                 -",
+        "contoso   89 of 90 days, RSA     in order        absent      ran 2 h ago       same, 12 days old",
         "",
         "CUSTOMER  PROXY                       FLAGS  ROUND TRIP  LAST ANSWER  VERDICT",
-        *(f"contoso   {host:<26}  AP     12 ms       10 s         proven" for host in HOSTS),
-        *(f"fabrikam  {host:<26}  -      -           -            unknown" for host in HOSTS),
         *(f"tailspin  {host:<26}  AP     12 ms       10 s         failed" for host in HOSTS),
+        *(f"fabrikam  {host:<26}  -      -           -            unknown" for host in HOSTS),
+        *(f"contoso   {host:<26}  AP     12 ms       10 s         proven" for host in HOSTS),
         "",
-        "fabrikam: cause: trunk_missing",
-        "fabrikam: evidence: All three answer 403.",
-        "fabrikam: next step: New-CsOnlinePSTNGateway",
         "tailspin: cause: trunk_missing",
         "tailspin: evidence: All three answer 403.",
         "tailspin: next step: New-CsOnlinePSTNGateway",
         "tailspin: also: certbot failed 3 times. Make room.",
+        "fabrikam: cause: trunk_missing",
+        "fabrikam: evidence: All three answer 403.",
+        "fabrikam: next step: New-CsOnlinePSTNGateway",
     ]
     assert max(map(len, lines)) <= 100
+
+
+def test_of_many_customers_those_that_are_proven_are_counted(verdicts: ModuleType) -> None:
+    reports = {f"customer{number:03}": report() for number in range(60)} | {"contoso": report("failed")}
+    text = "\n".join(verdicts.lines_of(reports, {}, NOW))
+    assert text.count("contoso ") == 5
+    assert "customer0" not in text
+    assert text.endswith("\n60 more customers are proven")
 
 
 def test_the_table_without_proxies_or_remarks(verdicts: ModuleType) -> None:
