@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from sbc_probe import report
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.command == "resolve":
         return _resolve(options.name)
+    if options.command == "explain":
+        return _explain(options.what)
     try:
         config = Config.load(options.config)
     except ConfigError as error:
@@ -74,6 +77,28 @@ def _listened_to() -> Iterator[None]:
     except BrokenPipeError:
         # Python would complain again at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _explain(what: str | None) -> int:
+    from sbc_probe.flags import PAIRS, explain
+    from sbc_probe.words import TITLES, WORDS, weight
+
+    columns = shutil.get_terminal_size((100, 24)).columns
+    if what is None:
+        lines = [f"{flags:<28}  {pair.short}" for flags, pair in PAIRS.items()]
+        lines += ["", *(f"{cause:<28}  {TITLES[cause]} ({weight(cause)})" for cause in TITLES)]
+        lines += ["", *(f"{name:<28}  why a renewal fails" for name, words in WORDS.items() if not words.title)]
+        text: str | None = "\n".join(lines)
+    else:
+        text = explain(what, columns)
+    if text is None:
+        near = get_close_matches(str(what).lower(), [*map(str.lower, PAIRS), *WORDS], 3)
+        advice = f"; {', '.join(near)}?" if near else ""
+        print(f"sbc-probe: {plain(str(what))} is no state and no cause{advice}", file=sys.stderr)
+        return ExitCode.UNKNOWN
+    with _listened_to():
+        print(text, flush=True)
+    return 0
 
 
 def _resolve(name: str) -> int:
@@ -183,6 +208,8 @@ def _options(config: Config, given: argparse.Namespace) -> int:
     else:
         word = end.cause or ("ok" if end.exit_code is ExitCode.PROVEN else "failed")
         print(f"\n{word}: {plain(end.meaning)}")
+        if end.cause:
+            print(f"What to do: sbc-probe explain {end.cause}")
     return end.exit_code
 
 
@@ -244,6 +271,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="from one look to the next; default: %(default)g",
     )
+    explain = commands.add_parser(
+        "explain",
+        help="the words for a state of the dispatcher, such as IP, or for a cause, such as proxy_tls",
+        epilog="exit code: 0, or 2 for a word that is neither",
+    )
+    explain.add_argument("what", nargs="?", metavar="WORD", help="without it all of them are listed")
     options = commands.add_parser(
         "options",
         help="send one OPTIONS over TLS to one host and show everything that is seen on the way",

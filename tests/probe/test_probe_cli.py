@@ -17,7 +17,9 @@ from miniature import FQDN, Authority, KamailioRpc, SipPort
 
 import sbc_probe
 from sbc_probe import cli
+from sbc_probe.flags import PAIRS
 from sbc_probe.model import Lookup
+from sbc_probe.words import WORDS
 
 HOSTS = ("p1.example.net", "p2.example.net", "p3.example.net")
 
@@ -125,6 +127,26 @@ def test_an_unusable_configuration_is_unknown(sbc: Sbc, capsys: pytest.CaptureFi
     sbc.file.write_text("{}")
     assert sbc.check() == 2
     assert "missing key customer" in capsys.readouterr().err
+
+
+class TestExplain:
+    """It needs no configuration: it also runs where there is no SBC."""
+
+    def test_a_state_and_a_cause(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["explain", "ip"]) == 0
+        assert capsys.readouterr().out.startswith("IP: inactive")
+        assert cli.main(["explain", "proxy_tls"]) == 0
+        assert capsys.readouterr().out.startswith("proxy_tls (failed): ")
+
+    def test_all_of_them(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["explain"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len([line for line in lines if line]) == len(PAIRS) + len(WORDS)
+        assert "proxy_tls                     No TLS comes about with a proxy (failed)" in lines
+
+    def test_a_word_that_is_neither(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["explain", "proxy_tsl"]) == 2
+        assert "proxy_tsl is no state and no cause; proxy_tls" in capsys.readouterr().err
 
 
 class TestRetire:
