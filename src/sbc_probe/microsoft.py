@@ -56,8 +56,11 @@ def _past(moment: float | None, now: float) -> float | None:
 
 
 def _started(evidence: Evidence, kamailio: Kamailio) -> float:
-    """When Kamailio last started or read any of its files anew; what was answered before proves nothing."""
-    moments = [kamailio.loaded_at, evidence.loaded.at if isinstance(evidence.loaded, Loaded) else None]
+    """When Kamailio last started or read any of its files anew; what was answered before proves nothing.
+
+    In whole seconds, as Kamailio tells the times of the answers: it asks at once when it starts.
+    """
+    moments = [kamailio.loaded_at, math.floor(evidence.loaded.at) if isinstance(evidence.loaded, Loaded) else None]
     return max((at for moment in moments if (at := _past(moment, evidence.taken_at)) is not None), default=0.0)
 
 

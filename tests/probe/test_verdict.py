@@ -895,6 +895,13 @@ class TestWitnesses:
         assert "since Kamailio read its files anew 5 s ago" in verdict.findings[0].evidence
         assert verdict.worth_waiting(NOW, NOW) == 58
 
+    def test_an_answer_within_the_second_of_the_start_counts(self) -> None:
+        at_once = {"answer": answered(ago=3, since=3), "sent_ago": 3}
+        found = kamailio(loaded_at=NOW - 3, sip=at_once, sip2=at_once, sip3=at_once, theirs=theirs(ago=1))
+        assert judge(CONFIG, evidence(kamailio=found, loaded=Loaded(NOW - 2.1, FILES, FILES))).state is State.PROVEN
+        later = judge(CONFIG, evidence(kamailio=found, loaded=Loaded(NOW - 2, FILES, FILES)))
+        assert primary(later) is Cause.NOT_YET_KNOWN
+
     def test_a_start_is_named(self) -> None:
         fresh = {"flags": "AX", "answer": None, "sent_ago": None}
         found = kamailio(loaded_at=NOW - 2, sip=fresh, sip2=fresh, sip3=fresh, theirs=None)
