@@ -438,10 +438,11 @@ MATRIX = (
     Fault(
         "set-inactive",
         "Somebody's hand",
-        "a proxy is set inactive (IX); the next good answer ends that",
-        (f"kamcmd dispatcher.set_state ix 1 'sip:{FIRST}:5061;transport=tls'",),
+        "a proxy is set inactive (IX), and no OPTIONS are sent, whose next good answer would end that",
+        ("kamcmd dispatcher.ping_active 0", f"kamcmd dispatcher.set_state ix 1 'sip:{FIRST}:5061;transport=tls'"),
         "destination_disabled",
         f"{FIRST}: IX, taken out by hand",
+        ("kamcmd dispatcher.ping_active 1",),
     ),
     Fault(
         "pings-off",
@@ -476,19 +477,21 @@ MATRIX = (
     Fault(
         "restarted",
         "Kamailio and the droplet",
-        "Kamailio was just restarted: Microsoft's OPTIONS are not due yet",
-        (RESTART,),
+        "Kamailio was just restarted: ours are answered, Microsoft's OPTIONS are not due yet",
+        (*_all("mute"), RESTART),
         "theirs_not_yet_seen",
         "are due in",
+        _all("none"),
         state="unknown",
     ),
     Fault(
         "reloaded",
         "Kamailio and the droplet",
         "the dispatcher was just reloaded (AX): an answer is not due yet",
-        ("kamcmd dispatcher.reload",),
+        ("kamcmd dispatcher.ping_active 0", "kamcmd dispatcher.reload"),
         "not_yet_known",
-        "AX, not yet proven; an answer is due in",
+        "AX, not yet proven…an answer is due in",
+        ("kamcmd dispatcher.ping_active 1",),
         state="unknown",
     ),
     Fault(
@@ -514,10 +517,11 @@ MATRIX = (
     Fault(
         "kamailio-killed",
         "Kamailio and the droplet",
-        "Kamailio is killed (SIGKILL); systemd brings it back",
-        ("systemctl kill --signal=KILL kamailio",),
+        "Kamailio is killed (SIGKILL); systemd brings it back, and again Microsoft's OPTIONS are not due yet",
+        (*_all("mute"), "systemctl kill --signal=KILL kamailio"),
         "theirs_not_yet_seen",
         "are due in",
+        _all("none"),
         state="unknown",
     ),
     Fault(
