@@ -274,6 +274,13 @@ def test_tops_of_plots() -> None:
     assert [charts.round_top(value) for value in (0.0004, 0.001, 0.0011, 0.06, 1.2)] == [0.001, 0.001, 0.002, 0.1, 2]
 
 
+def test_the_pictures_in_the_documentation_are_small_and_all_of_them_shown() -> None:
+    pages = Path(__file__).parents[2] / "docs"
+    pictures = {picture.name: picture.stat().st_size for picture in (pages / "pictures").iterdir()}
+    assert set(re.findall(r"pictures/([a-z-]+\.png)", (pages / "page.md").read_text())) == set(pictures)
+    assert max(pictures.values()) <= 100_000
+
+
 def luminance(colour: str) -> float:
     """WCAG 2, relative luminance."""
     digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
