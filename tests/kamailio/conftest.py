@@ -11,7 +11,18 @@ from typing import Any
 import pytest
 
 from tests.kamailio import handshakes
-from tests.kamailio.running import PROXIES, ROOT, Proxy, Sbc, Start, listens_on_port, render, start_kamailio, wait_for
+from tests.kamailio.running import (
+    PATIENCE,
+    PROXIES,
+    ROOT,
+    Proxy,
+    Sbc,
+    Start,
+    listens_on_port,
+    render,
+    start_kamailio,
+    wait_for,
+)
 
 
 @pytest.fixture
@@ -39,8 +50,8 @@ def start(directory: Path) -> Iterator[Start]:
             for proxy in proxies:
                 stack.callback(proxy.close)
             kamailio = start_kamailio(directory)
-            stack.callback(wait_for, lambda: not listens_on_port(), 10)
-            stack.callback(kamailio.wait, timeout=10)
+            stack.callback(wait_for, lambda: not listens_on_port())
+            stack.callback(kamailio.wait, timeout=PATIENCE)
             stack.callback(kamailio.kill)
             sbc = Sbc(directory, kamailio, proxies, variables)
 
@@ -50,7 +61,7 @@ def start(directory: Path) -> Iterator[Start]:
                     return bool(sbc.rpc("core.uptime"))
                 return False
 
-            assert wait_for(listens, 10)
+            assert wait_for(listens)
             return sbc
 
         yield begin

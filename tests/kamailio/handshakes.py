@@ -150,7 +150,7 @@ def answer(request: str) -> bytes:
 
 
 def serve_one(context: ssl.SSLContext, connection: socket.socket, tally: Tally) -> None:
-    connection.settimeout(5)
+    connection.settimeout(60)
     try:
         session = context.wrap_socket(connection, server_side=True)
     except OSError as error:  # ssl.SSLError is one
@@ -206,7 +206,7 @@ def run(module: str, workers: int, handshakes: int) -> dict[str, object]:
         begun = time.monotonic()
         kamailio = start_kamailio(directory, module, workers)
         try:
-            deadline = begun + 30 + 4 * handshakes / len(PEERS)
+            deadline = begun + 120 + 20 * handshakes / len(PEERS)
             while not tally.enough.wait(0.2) and time.monotonic() < deadline:
                 if kamailio.poll() is not None:
                     raise SystemExit("kamailio ended:\n" + (directory / "kamailio.log").read_text()[-4000:])

@@ -59,19 +59,21 @@ def test_kamailio_ends_with_a_test_run_that_is_killed(directory: Path) -> None:
     handshakes.make_certificates(directory)
     render(directory, sbc_cloud_facts={"proxies": [{"host": PROXIES[0], "port": 5061}], "signalling_networks": []})
     code = "import pathlib, sys, time, tests.kamailio.running as run\n"
-    code += "run.start_kamailio(pathlib.Path(sys.argv[1])); time.sleep(60)"
+    code += "run.start_kamailio(pathlib.Path(sys.argv[1])); time.sleep(600)"
 
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen([sys.executable, "-c", code, directory], cwd=REPOSITORY, env=environment) as test_run:
-        assert wait_for(listens_on_port, 15)
-        test_run.kill()
-    assert wait_for(lambda: not listens_on_port(), 5)
+        try:
+            assert wait_for(listens_on_port)
+        finally:
+            test_run.kill()
+    assert wait_for(lambda: not listens_on_port())
 
 
 @needs_kamailio
 def test_every_proxy_is_asked_at_the_start_and_proven(start: Start) -> None:
-    sbc = start(sbc_options_interval=60)
-    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 3)
+    sbc = start()
+    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"])
     answers = sbc.table("sbc_answers")
     assert sorted(answers) == sorted(f"{proxy}:{key}" for proxy in PROXIES for key in KEPT)
     assert [answers[f"{proxy}:code"] for proxy in PROXIES] == [200, 200, 200]
@@ -88,28 +90,31 @@ def test_every_proxy_is_asked_at_the_start_and_proven(start: Start) -> None:
 
 @needs_kamailio
 def test_proxies_are_asked_again_on_demand_and_after_a_reload(start: Start) -> None:
-    sbc = start(sbc_options_interval=60)
-    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 3)
+    sbc = start()
+    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"])
     for count in (2, 3):
+        for proxy in PROXIES:
+            sbc.rpc("dispatcher.set_state", "ax", 1, f"sip:{proxy}:5061;transport=tls")
         sbc.rpc("evrexec.run", "evrexec:ping")
-        assert wait_for(lambda: [len(proxy.requests) for proxy in sbc.proxies] == [count] * 3, 3)  # noqa: B023
-    time.sleep(0.3)  # the last answers, still on their way, would make them active
+        # Active by the answers to this round alone: afterwards none is on its way any more.
+        assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"])
+        assert [len(proxy.requests) for proxy in sbc.proxies] == [count] * 3
     sbc.rpc("dispatcher.reload")
     assert sbc.flags() == ["AX", "AX", "AX"]
     sbc.rpc("evrexec.run", "evrexec:ping")
-    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 3)
+    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"])
 
 
 @needs_kamailio
 def test_a_proxy_fails_with_its_reason_and_comes_back(start: Start) -> None:
     sbc = start(sbc_options_interval=1)
-    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 3)
+    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"])
     since = sbc.table("sbc_answers")[f"{PROXIES[0]}:since"]
     assert wait_for(lambda: time.time() >= since + 1, 2)  # it counts whole seconds
     sbc.proxies[0].status = '403 Forbidden\r\nReason: Q.850;cause=63;text="unknown trunk"'
     sbc.proxies[1].status = None
     sbc.proxies[2].status = "503 Overload"
-    assert wait_for(lambda: sbc.flags() == ["IP", "IP", "IP"], 15)
+    assert wait_for(lambda: sbc.flags() == ["IP", "IP", "IP"])
     answers = sbc.table("sbc_answers")
     assert (answers[f"{PROXIES[0]}:code"], answers[f"{PROXIES[0]}:reason"]) == (
         403,
@@ -118,23 +123,33 @@ def test_a_proxy_fails_with_its_reason_and_comes_back(start: Start) -> None:
     assert answers[f"{PROXIES[0]}:since"] > since
     assert answers[f"{PROXIES[1]}:time"] < answers[f"{PROXIES[1]}:sent"] - 2
     assert (answers[f"{PROXIES[2]}:code"], answers[f"{PROXIES[2]}:reason"]) == (503, "Overload")
+    # Those that were never answered come to their end before the proxy is good again: two of them are a failure.
+    sbc.proxies[1].status = "503 Overload"
+    spoke = time.time()
+    assert wait_for(lambda: sbc.table("sbc_answers")[f"{PROXIES[1]}:time"] >= spoke + 7)
     for proxy in sbc.proxies:
         proxy.status = "200 OK"
-    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 8)
-    log = (sbc.directory / "log").read_text()
-    for proxy in sbc.proxies:
-        for said in ("is out of service", "is in service again"):
-            assert log.count(f"sip:{proxy.address}:5061;transport=tls {said}\n") == 1
+    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"])
+
+    def said() -> list[int]:
+        log = (sbc.directory / "log").read_text()
+        return [
+            log.count(f"sip:{proxy}:5061;transport=tls {words}\n")
+            for proxy in PROXIES
+            for words in ("is out of service", "is in service again")
+        ]
+
+    assert wait_for(lambda: all(said()))
+    assert said() == [1] * 6
 
 
 @needs_kamailio
 def test_one_lost_answer_is_no_failure(start: Start) -> None:
-    sbc = start(sbc_options_interval=1)
-    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"], 3)
-    sbc.proxies[0].status = "503 Overload"
-    assert wait_for(lambda: sbc.flags()[0] == "TP", 3)
-    sbc.proxies[0].status = "200 OK"
-    assert wait_for(lambda: sbc.flags()[0] == "AP", 3)
+    sbc = start(sbc_options_interval=5)  # long enough to be seen in between
+    assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"])
+    sbc.proxies[0].once = ["503 Overload"]
+    assert wait_for(lambda: sbc.flags()[0] == "TP")
+    assert wait_for(lambda: sbc.flags()[0] == "AP")
     assert "out of service" not in (sbc.directory / "log").read_text()
 
 
@@ -147,9 +162,13 @@ def test_a_proxy_of_another_authority_is_never_active(start: Start, tmp_path: Pa
     with contextlib.closing(foreign):
         (sbc.directory / "dispatcher.list").write_text(f"1 sip:{foreign.address}:5061;transport=tls 0 1\n")
         sbc.rpc("dispatcher.reload")
-        sbc.rpc("evrexec.run", "evrexec:ping")
-        assert wait_for(lambda: foreign.address in foreign.names, 3)
-        time.sleep(0.5)
+
+        def asked_thrice() -> bool:
+            """Asked over another connection only when the last one has failed."""
+            sbc.rpc("evrexec.run", "evrexec:ping")
+            return foreign.names.count(foreign.address) >= 3
+
+        assert wait_for(asked_thrice)
         assert sbc.flags() == ["AX"]
         assert foreign.requests == []
 
@@ -182,7 +201,7 @@ def test_the_probe_tells_a_trusted_proxy_of_another_name(start: Start, monkeypat
             stack.callback(Proxy(address, sbc.directory).close)
         sbc.rpc("dispatcher.reload")
         sbc.rpc("evrexec.run", "evrexec:ping")
-        assert wait_for(lambda: sorted(sbc.flags()) == ["AP", "IP"], 3)
+        assert wait_for(lambda: sorted(sbc.flags()) == ["AP", "IP"])
         found = {item.destination.host: item.finding for item in judge(config, collect(config)).destinations}
     assert found.pop("127.7.2.4") is None
     (another,) = found.values()
@@ -194,12 +213,12 @@ def test_the_probe_tells_a_trusted_proxy_of_another_name(start: Start, monkeypat
 @needs_kamailio
 def test_a_proxy_is_not_left_out_when_its_name_does_not_resolve_yet(start: Start) -> None:
     sbc = start(hosts=["127.7.2.1", "sip.nowhere.invalid"])
-    assert wait_for(lambda: sbc.flags() == ["AP", "AX"], 10)
+    assert wait_for(lambda: sbc.flags() == ["AP", "AX"])
 
 
 @needs_kamailio
 def test_microsoft_is_answered_and_its_options_are_kept_as_evidence(start: Start) -> None:
-    sbc = start()
+    sbc, begun = start(), int(time.time())
     answer = sbc.ask(source=PROXIES[1])
     assert answer.startswith("SIP/2.0 200 ")
     assert "kamailio" not in answer.lower()
@@ -208,7 +227,7 @@ def test_microsoft_is_answered_and_its_options_are_kept_as_evidence(start: Start
     assert "INVITE" in allow
     assert "REFER" not in allow
     theirs = sbc.theirs(1)
-    assert abs(theirs.pop(f"{FQDN}:time") - time.time()) <= 2
+    assert begun <= theirs.pop(f"{FQDN}:time") <= time.time()
     assert theirs == {
         f"{FQDN}:source": PROXIES[1],
         f"{FQDN}:peer": "peer",
@@ -229,8 +248,8 @@ def test_the_code_that_microsoft_really_got_is_kept(start: Start) -> None:
     assert sbc.ask().startswith("SIP/2.0 200 ")
     before = sbc.theirs(2)
     assert before[f"{FQDN}:code"] == 200
-    assert sbc.ask("INVITE").startswith("SIP/2.0 503 ")
-    time.sleep(0.2)
+    for _ in range(2):  # There is one worker: with the second answer, all that comes of the first request is done.
+        assert sbc.ask("INVITE").startswith("SIP/2.0 503 ")
     assert sbc.table("sbc_theirs") == before
 
 
@@ -245,8 +264,8 @@ def test_our_name_is_known_in_any_case_and_kept_in_lower_case(start: Start, ours
 @needs_kamailio
 def test_this_machine_is_answered_and_leaves_no_evidence(start: Start) -> None:
     sbc = start()
-    assert sbc.ask(source=ADDRESS).startswith("SIP/2.0 200 ")
-    time.sleep(0.2)
+    for _ in range(2):
+        assert sbc.ask(source=ADDRESS).startswith("SIP/2.0 200 ")
     assert sbc.table("sbc_theirs") == {}
 
 
@@ -254,8 +273,10 @@ def test_this_machine_is_answered_and_leaves_no_evidence(start: Start) -> None:
 def test_nobody_else_gets_an_answer(start: Start) -> None:
     sbc = start()
     for method in ("OPTIONS", "INVITE", "REGISTER"):
-        with pytest.raises(TimeoutError):
-            sbc.ask(method, source=STRANGER)
+        with sbc.connect(STRANGER) as session:
+            session.settimeout(1)
+            with pytest.raises(TimeoutError):
+                exchange(session, method, source=STRANGER)
     assert sbc.table("sbc_theirs") == {}
 
 
@@ -269,8 +290,8 @@ def test_nobody_else_gets_an_answer(start: Start) -> None:
 )
 def test_what_is_not_for_us_or_not_possible_is_refused(start: Start, method: str, uri: str, status: str) -> None:
     sbc = start()
-    assert sbc.ask(method, uri).startswith(f"SIP/2.0 {status}\r\n")
-    time.sleep(0.2)
+    for _ in range(2):
+        assert sbc.ask(method, uri).startswith(f"SIP/2.0 {status}\r\n")
     assert sbc.table("sbc_theirs") == {}
 
 

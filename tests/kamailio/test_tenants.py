@@ -36,7 +36,7 @@ def reload(sbc: Sbc) -> None:
             return bool(sbc.rpc("permissions.addressReload") == "Reload OK")
         return False
 
-    assert wait_for(done, 4)
+    assert wait_for(done)
 
 
 @needs_kamailio
@@ -52,7 +52,7 @@ def test_the_base_and_the_tenants_are_answered_and_no_others(start: Start) -> No
     assert {key.partition(":")[0] for key in evidence} == {FQDN, FIRST, SECOND}
     assert evidence[f"{FIRST}:count"] == 2
     for proxy in sbc.proxies:
-        assert wait_for(lambda: len(proxy.requests) == 1, 3)  # noqa: B023
+        assert wait_for(lambda: len(proxy.requests) == 1)  # noqa: B023
         assert f"\r\nContact: <sip:{FQDN}:5061;transport=tls>" in proxy.requests[0]
 
 
