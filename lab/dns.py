@@ -48,7 +48,7 @@ FAULT_TTL = 1
 UDP_PAYLOAD = 1232
 LOG_LENGTH = 10_000
 CHILD_PORT = 53
-CHILD_TIMEOUT = 2.0
+CHILD_TIMEOUT = 4.0
 _CNAME_CHAIN = 8
 _HOST_DATA = {"CNAME", "MX", "NS", "SRV"}
 _TXT_STRING = 255
@@ -73,9 +73,13 @@ class Query:
 
 
 async def ask_child(
-    name: dns.name.Name, type: dns.rdatatype.RdataType, servers: list[str], port: int = CHILD_PORT
+    name: dns.name.Name,
+    type: dns.rdatatype.RdataType,
+    servers: list[str],
+    port: int = CHILD_PORT,
+    timeout: float = CHILD_TIMEOUT,
 ) -> dns.message.Message | None:
-    """What the first of a delegation's name servers that answers says of a name; None when none does in time.
+    """What the first of a delegation's name servers that answers says of a name; None when none does in time (s).
 
     The name goes out in random case, as Let's Encrypt's resolvers write it.
     """
@@ -87,7 +91,7 @@ async def ask_child(
         try:
             # Connected, so that a closed port is known at once.
             async with await backend.make_socket(socket.AF_INET, socket.SOCK_DGRAM, 0, None, (server, port)) as sock:
-                answer, _ = await dns.asyncquery.udp_with_fallback(query, server, CHILD_TIMEOUT, port, udp_sock=sock)
+                answer, _ = await dns.asyncquery.udp_with_fallback(query, server, timeout, port, udp_sock=sock)
         except (dns.exception.DNSException, OSError, EOFError) as error:
             log.info("%s %s: asked %s: %s", name, dns.rdatatype.to_text(type), server, error)
             continue
@@ -441,9 +445,9 @@ def make_control(server: Server) -> web.Application:
     return app
 
 
-async def serve(address: str, port: int, control: Path, child_port: int = CHILD_PORT) -> None:
+async def serve(address: str, port: int, control: Path, child_port: int, child_timeout: float) -> None:
     """Run a server and its control socket until SIGTERM or SIGINT."""
-    server = Server(NameSpace(partial(ask_child, port=child_port)))
+    server = Server(NameSpace(partial(ask_child, port=child_port, timeout=child_timeout)))
     stop = asyncio.Event()
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
@@ -464,9 +468,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=53, help="0 takes a free one")
     parser.add_argument("--control", type=Path, required=True, help="Unix socket of the control interface")
     parser.add_argument("--child-port", type=int, default=CHILD_PORT, help="of the name servers zones delegate to")
+    parser.add_argument("--child-timeout", type=float, default=CHILD_TIMEOUT, help="for each of them to answer (s)")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
-    asyncio.run(serve(options.listen, options.port, options.control, options.child_port))
+    asyncio.run(serve(options.listen, options.port, options.control, options.child_port, options.child_timeout))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import re
 import socket
 import ssl
@@ -33,13 +34,20 @@ ROOT = Path(__file__).parents[2]
 HOSTS = {"production": "acme-v02.api.letsencrypt.org", "staging": "acme-staging-v02.api.letsencrypt.org"}
 ADDRESSES = {"production": "127.0.3.1", "staging": "127.0.3.2"}
 FQDN = "sbc.contoso.example"
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
-def free_port(address: str) -> int:
-    with socket.create_server((address, 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+def free_ports(*addresses: str) -> list[int]:
+    """One for each address, all different; below those that Linux gives to whoever asks for any, so they stay free."""
+    with contextlib.ExitStack() as taken:
+        ports: list[int] = []
+        for port in random.sample(range(20000, 30000), 100):
+            with contextlib.suppress(OSError):
+                taken.enter_context(socket.create_server((addresses[len(ports)], port)))
+                ports.append(port)
+            if len(ports) == len(addresses):
+                return ports
+    raise AssertionError("no port is free")
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,8 @@ class Lab:
     """Two Pebbles, the fronts before them, and their control interface."""
 
     def __init__(self, directory: Path) -> None:
-        self.port = free_port(ADDRESSES["production"])
+        self.port, *pebbles = free_ports(ADDRESSES["production"], *["127.0.0.1"] * 2 * len(HOSTS))
+        ports = iter(pebbles)
         self.root, leaves = ca.prepare(directory / "ca", HOSTS.values())
         self.control = directory / "acme.sock"
         self.directories = {
@@ -69,8 +78,8 @@ class Lab:
                 port=self.port,
                 certificate=leaves[host].certificate,
                 key=leaves[host].key,
-                pebble=f"127.0.0.1:{free_port('127.0.0.1')}",
-                management=f"127.0.0.1:{free_port('127.0.0.1')}",
+                pebble=f"127.0.0.1:{next(ports)}",
+                management=f"127.0.0.1:{next(ports)}",
                 root=directory / f"{name}.pem",
             )
             for name, host in HOSTS.items()
@@ -93,10 +102,15 @@ class Lab:
         command = [sys.executable, "-m", "lab.acme", "--config", str(config)]
         self.processes.append(subprocess.Popen(command, cwd=ROOT))
         deadline = time.monotonic() + PATIENCE
-        while not self.control.exists():
+        while not self._answers():
             assert [process.poll() for process in self.processes] == [None] * len(self.processes)
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.ask("GET", "/orders")[0] == 200
+        return False
 
     def close(self) -> None:
         for process in reversed(self.processes):

