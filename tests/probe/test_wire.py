@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,10 +44,16 @@ def test_a_good_port(config: Config, open_port: OpenPort, certificate: Path) -> 
     assert request[-2:] == ["", ""]
 
 
-def test_a_port_where_nobody_listens(config: Config, open_port: OpenPort, certificate: Path) -> None:
-    server = open_port(certificate)
-    server.close()
-    port = wire.read_port(at(config, server))
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port on which nobody listens, and nobody else will."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def test_a_port_where_nobody_listens(config: Config, closed_port: int) -> None:
+    port = wire.read_port(replace(config, port=closed_port))
     assert port.tcp == "refused"
     assert isinstance(port.certificate, Unread)
 
@@ -180,11 +187,9 @@ def test_what_our_options_get(
     config: Config,
     open_port: OpenPort,
     certificate: Path,
-    monkeypatch: pytest.MonkeyPatch,
     answer: str | None,
     expected: OptionsReply | Unread,
 ) -> None:
-    monkeypatch.setattr(wire, "TIMEOUT", 0.2)
     server = open_port(certificate)
     server.answer = answer
     assert wire.read_port(at(config, server)).options == expected
@@ -215,8 +220,8 @@ class TestReach:
         found = wire.reach(self.HOST, Lookup((), "NXDOMAIN", True), 5061, str(authority.roots))
         assert (found.tcp, found.tls) == (None, None)
 
-    def test_refused(self, authority: Authority, open_port: OpenPort) -> None:
-        assert self.reach(authority, 1)[:2] == ("refused", None)
+    def test_refused(self, authority: Authority, closed_port: int) -> None:
+        assert self.reach(authority, closed_port)[:2] == ("refused", None)
 
     def test_a_proxy_that_wants_our_certificate(self, authority: Authority, open_port: OpenPort) -> None:
         server = open_port(authority.issue("proxy", self.HOST))
