@@ -33,7 +33,7 @@ class Api:
         self.client = Client(TOKEN, endpoint)
 
     def control(self, method: str, path: str, body: Any = None) -> Any:
-        answer = requests.request(method, self._control + path, json=body, timeout=10)
+        answer = requests.request(method, self._control + path, json=body, timeout=60)
         answer.raise_for_status()
         return answer.json()
 

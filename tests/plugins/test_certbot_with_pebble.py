@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -97,10 +98,16 @@ class Internet:
                 subprocess.Popen([*self._inside, *argv], env=os.environ | steady, stdout=log, stderr=subprocess.STDOUT)
             )
             stack.callback(service.terminate)
-        deadline = time.monotonic() + 20
-        while not self._control.exists() or b"ACME directory available" not in self._log.read_bytes():
+        deadline = time.monotonic() + 60
+        while not self._controls() or b"ACME directory available" not in self._log.read_bytes():
             assert time.monotonic() < deadline, self._log.read_text()
             time.sleep(0.02)
+
+    def _controls(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as control, suppress(OSError):
+            control.connect(str(self._control))
+            return True
+        return False
 
     def _equip(self) -> None:
         """What the playbook puts on a droplet."""
