@@ -23,7 +23,7 @@ from lab.dns import ABSENT, SILENT
 from lab.microsoft import ca, sip
 from lab.microsoft.trunks import FaultKind
 
-START_TIMEOUT = 60
+START_TIMEOUT = 240
 PROXY_FAULTS = get_args(FaultKind)
 NO_FAULT = "none"
 DIRECTORIES = {"acme": "production", "acme-staging": "staging"}

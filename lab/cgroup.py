@@ -67,7 +67,7 @@ def end(name: str = "") -> None:
     if not group.exists():
         return
     (group / "cgroup.kill").write_text("1")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while "populated 1" in (group / "cgroup.events").read_text() and time.monotonic() < deadline:
         time.sleep(0.02)
     if "populated 1" in (group / "cgroup.events").read_text():

@@ -79,9 +79,9 @@ class Services:
         config = _microsoft(leaves, faulty)
         await self._spawn("microsoft", microsoft, sys.executable, "-m", "lab.microsoft", "--config", config)
         await asyncio.gather(
-            self._wait_for_file(socket, "dns"),
-            self._wait_for_file(settings.RUN / "acme.sock", "acme", *pebbles),
-            self._wait_for_file(settings.RUN / "microsoft.sock", "microsoft"),
+            self._wait_for_socket(socket, "dns"),
+            self._wait_for_socket(settings.RUN / "acme.sock", "acme", *pebbles),
+            self._wait_for_socket(settings.RUN / "microsoft.sock", "microsoft"),
             self._wait_for("packages", settings.CONTROLLER_ADDRESS, settings.PROXY_PORT),
         )
 
@@ -99,19 +99,25 @@ class Services:
         ended: dict[asyncio.Future[Any], str] = {
             asyncio.ensure_future(self._processes[name].wait()): name for name in names
         }
-        done, pending = await asyncio.wait({ready, *ended}, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        done, pending = await asyncio.wait({ready, *ended}, timeout=120, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
             task.cancel()
         if ready not in done:
             name = next((ended[task] for task in done if task in ended), names[0])
             raise RuntimeError(f"the lab's {name} did not start: see {settings.LOG / f'{name}.log'}")
 
-    async def _wait_for_file(self, path: Path, *names: str) -> None:
-        async def there() -> None:
-            while not path.exists():
-                await asyncio.sleep(0.02)
+    async def _wait_for_socket(self, path: Path, *names: str) -> None:
+        async def listening() -> None:
+            while True:
+                try:
+                    _, writer = await asyncio.open_unix_connection(path)
+                except OSError:
+                    await asyncio.sleep(0.02)
+                else:
+                    writer.close()
+                    return
 
-        await self._until(asyncio.ensure_future(there()), *names)
+        await self._until(asyncio.ensure_future(listening()), *names)
 
     async def _wait_for(self, name: str, host: str, port: int) -> None:
         async def listening() -> None:

@@ -17,7 +17,7 @@ import ssl
 import sys
 from uuid import uuid4
 
-TIMEOUT = 5.0
+TIMEOUT = 60.0
 
 
 def main() -> None:

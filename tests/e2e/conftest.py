@@ -53,5 +53,6 @@ def proven(trunk: None) -> Iterator[None]:
     """The customer is proven AP before the test, and again after what the test undid."""
     world.proven()
     yield
+    world.proven()
     after = world.verify()
     assert after.code == 0, after.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 from lab.__main__ import control
 from tests.e2e import world
@@ -47,15 +48,21 @@ def test_with_the_trunk_everything_is_ap(proven: None) -> None:
 
 
 def test_the_classic_check_by_hand(proven: None) -> None:
-    shown = world.droplet("kamcmd dispatcher.list | egrep 'URI|FLAGS'").text
-    assert shown.count("FLAGS: AP") == len(world.PROXIES)
+    shown = world.seen(
+        lambda: world.droplet("kamcmd dispatcher.list | egrep 'URI|FLAGS'").text,
+        lambda text: text.count("FLAGS: AP") == len(world.PROXIES),
+        "all are AP",
+    )
     assert all(f"URI: sip:{proxy}:5061;transport=tls" in shown for proxy in world.PROXIES)
 
 
 def test_ad_hoc_commands_find_the_droplet(proven: None) -> None:
-    shown = world.run("ansible", "sbc", "-m", "command", "-a", "kamcmd dispatcher.list")
+    shown = world.seen(
+        lambda: world.run("ansible", "sbc", "-m", "command", "-a", "kamcmd dispatcher.list"),
+        lambda done: done.text.count("FLAGS: AP") == len(world.PROXIES),
+        "all are AP",
+    )
     assert shown.code == 0, shown.text
-    assert shown.text.count("FLAGS: AP") == len(world.PROXIES)
 
 
 def test_a_second_run_changes_nothing(proven: None) -> None:
@@ -81,8 +88,11 @@ def test_the_probe_as_a_service(proven: None) -> None:
     shown = world.droplet("curl -sf http://127.0.0.1:9061/healthz && curl -sf http://127.0.0.1:9061/metrics").text
     assert shown.startswith("ok")
     assert "sbc_" in shown
-    status = json.loads(world.droplet("curl -sf http://127.0.0.1:9061/status.json").text)
-    assert status["overall"]["state"] == "proven"
+    world.seen(
+        lambda: json.loads(world.droplet("curl -sf http://127.0.0.1:9061/status.json").text),
+        lambda status: bool(status["overall"]["state"] == "proven"),
+        "the service, which looks every few seconds, says proven",
+    )
 
 
 def test_only_what_is_needed_listens(proven: None) -> None:
@@ -97,11 +107,12 @@ def test_the_droplet_keeps_strangers_out_by_itself(proven: None) -> None:
     address = world.check()["address"]
     firewall = world.firewall()
     world.api("DELETE", f"firewalls/{firewall['id']}")
+    socket.create_connection((address, 22), timeout=60).close()
     reached = [
         port
-        for port in (22, 5061, 5355)
+        for port in (5061, 5355)
         if world.run("timeout", "3", "bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}").code == 0
     ]
     mended = world.playbook("playbooks/provision.yml")
-    assert reached == [22]
+    assert reached == []
     assert mended.code == 0, mended.text

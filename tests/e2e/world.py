@@ -49,7 +49,7 @@ def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, "NO_COLOR": "1", "PATH": f"{BIN}:{os.environ['PATH']}", **(extra or {})}
 
 
-def run(*argv: str, env: dict[str, str] | None = None, timeout: float = 600) -> Run:
+def run(*argv: str, env: dict[str, str] | None = None, timeout: float = 1800) -> Run:
     """Run a command in the project's root, as a user would, with colours off."""
     done = subprocess.run(
         argv,
@@ -160,7 +160,7 @@ def api(method: str, path: str, body: Any = None) -> Any:
         data=None if body is None else json.dumps(body).encode(),
         headers={"Authorization": "Bearer lab", "Content-Type": "application/json"},
     )
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as response:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=120) as response:
         text = response.read()
     return json.loads(text) if text else None
 
@@ -246,7 +246,7 @@ def host_network() -> str:
             ("ip", "-o", "addr"),
             ("ip", "route"),
             ("ip", "rule"),
-            ("nft", "list", "ruleset"),
+            ("nft", "--stateless", "list", "ruleset"),
             ("sysctl", "net.ipv4.ip_forward"),
         )
     ]
