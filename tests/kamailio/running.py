@@ -50,6 +50,9 @@ STRANGER = "127.7.3.1"
 
 # How long (s) a machine that is slow or busy may take for anything that must come; nothing waits without need.
 PATIENCE = 60.0
+# Between two OPTIONS (s), where each loss counts: an answer may be late by nearly this much, and of those that are
+# never answered no two come to their end (after 5 s) between two that are.
+INTERVAL = 3
 
 
 def render(directory: Path, **variables: Any) -> None:

@@ -26,7 +26,9 @@ def ask(sbc: Sbc, capsys: pytest.CaptureFixture[str], source: str, *arguments: s
     }
     file = sbc.directory / "probe.json"
     file.write_text(json.dumps(settings))
-    code = cli.main(["options", ADDRESS, "--name", FQDN, "--config", str(file), "--json", *arguments])
+    code = cli.main(
+        ["options", ADDRESS, "--name", FQDN, "--config", str(file), "--json", "--timeout", "60", *arguments]
+    )
     report: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert report["exit_code"] == code
     return report
@@ -49,7 +51,7 @@ def test_what_kamailio_says_to_an_options(start: Start, capsys: pytest.CaptureFi
     refused = ask(sbc, capsys, ADDRESS, "--name", "sbc.fabrikam.example", "--insecure")
     assert (refused["steps"]["answer"]["code"], refused["cause"]) == (404, "proxy_refuses")
 
-    silent = ask(sbc, capsys, STRANGER, "--timeout", "1")
+    silent = ask(sbc, capsys, STRANGER, "--timeout", "5")
     assert (silent["steps"]["answer"]["outcome"], silent["cause"]) == ("silent", "proxy_silent")
 
     misnamed = ask(sbc, capsys, ADDRESS, "--name", "sbc.fabrikam.example")

@@ -22,6 +22,7 @@ from tests.kamailio import handshakes
 from tests.kamailio.running import (
     ADDRESS,
     FQDN,
+    INTERVAL,
     PROXIES,
     REPOSITORY,
     ROOT,
@@ -107,7 +108,7 @@ def test_proxies_are_asked_again_on_demand_and_after_a_reload(start: Start) -> N
 
 @needs_kamailio
 def test_a_proxy_fails_with_its_reason_and_comes_back(start: Start) -> None:
-    sbc = start(sbc_options_interval=1)
+    sbc = start(sbc_options_interval=INTERVAL)
     assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"])
     since = sbc.table("sbc_answers")[f"{PROXIES[0]}:since"]
     assert wait_for(lambda: time.time() >= since + 1, 2)  # it counts whole seconds
@@ -123,10 +124,6 @@ def test_a_proxy_fails_with_its_reason_and_comes_back(start: Start) -> None:
     assert answers[f"{PROXIES[0]}:since"] > since
     assert answers[f"{PROXIES[1]}:time"] < answers[f"{PROXIES[1]}:sent"] - 2
     assert (answers[f"{PROXIES[2]}:code"], answers[f"{PROXIES[2]}:reason"]) == (503, "Overload")
-    # Those that were never answered come to their end before the proxy is good again: two of them are a failure.
-    sbc.proxies[1].status = "503 Overload"
-    spoke = time.time()
-    assert wait_for(lambda: sbc.table("sbc_answers")[f"{PROXIES[1]}:time"] >= spoke + 7)
     for proxy in sbc.proxies:
         proxy.status = "200 OK"
     assert wait_for(lambda: sbc.flags() == ["AP", "AP", "AP"])
