@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -391,15 +392,23 @@ def test_a_fault_of_a_gathering_is_told_and_outlived(
     assert capfd.readouterr().err.count("RuntimeError: a fault of the probe") == 2
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Below those that Linux gives to whoever asks for any, so that they stay free."""
+    with contextlib.ExitStack() as taken:
+        ports: list[int] = []
+        for port in random.sample(range(20000, 30000), 100):
+            with contextlib.suppress(OSError):
+                taken.enter_context(socket.create_server(("127.0.0.1", port)))
+                ports.append(port)
+            if len(ports) == count:
+                return ports
+    raise AssertionError("no port is free")
 
 
 def test_it_starts_without_kamailio_and_ends_well(systemd: Systemd, tmp_path: Path, settings: dict[str, Any]) -> None:
     """A real process: ready with a verdict, listening where it is told to, and nothing lost at its end."""
-    ports = free_port(), free_port()
-    settings |= {"listen": [f"127.0.0.1:{port}" for port in ports], "options_interval": 2, "port": free_port()}
+    closed, *ports = free_ports(3)
+    settings |= {"listen": [f"127.0.0.1:{port}" for port in ports], "options_interval": 2, "port": closed}
     (tmp_path / "probe.json").write_text(json.dumps(settings))
     began = time.time()
     process = subprocess.Popen(
