@@ -194,6 +194,7 @@ class TestSocket:
         found = answer(None)
         assert isinstance(found, Unread)
         assert "no answer" in found.why
+        monkeypatch.setattr(packet_filter, "TIMEOUT", 60)
         monkeypatch.setattr(packet_filter, "LIMIT", 1000)
         found = answer(b" " * 2000)
         assert isinstance(found, Unread)
