@@ -133,12 +133,17 @@ def _memory(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
+def differing(loaded: Loaded) -> list[str]:
+    """The files that are not what Kamailio read, those among them that came or went since."""
+    names = sorted({*loaded.read, *loaded.on_disk})
+    return [name for name in names if loaded.read.get(name) != loaded.on_disk.get(name)]
+
+
 def _files(evidence: Evidence) -> Iterator[Finding]:
     loaded = evidence.loaded
     if not isinstance(loaded, Loaded):
         return
-    names = sorted({*loaded.read, *loaded.on_disk})
-    if changed := [name for name in names if loaded.read.get(name) != loaded.on_disk.get(name)]:
+    if changed := differing(loaded):
         yield Finding(
             Cause.CONFIG_DIFFERS,
             f"{', '.join(changed)}: not what Kamailio read when it last loaded its configuration",

@@ -463,6 +463,14 @@ def _missing(config: Config, evidence: Evidence, kamailio: Kamailio, theirs: The
         f"check SipSignalingPort {config.port} and SendSipOptions of the trunk: `Get-CsOnlinePSTNGateway {config.fqdn}`"
     )
     step = f"Open TCP {config.port} for {networks} in the cloud firewall and in nftables (`nft list ruleset`); {trunk}"
+    strange = kamailio.not_here
+    if strange and _is_within(strange.source, config) and strange.at > evidence.taken_at - patience:
+        said += f"; it asks for {strange.name} instead, which is none of our names and gets 404"
+        step = (
+            f"If {strange.name} is a tenant's: name it in sbc_tenants and run site.yml. Else the trunk has another "
+            f"name: `Get-CsOnlinePSTNGateway {config.fqdn}`"
+        )
+        return Finding(Cause.THEIRS_MISSING, said, step, patience=patience)
     come = evidence.packet_filter.new_connections if isinstance(evidence.packet_filter, PacketFilter) else None
     stand = 0 if isinstance(kamailio.connections, Unread) else _inbound(config, kamailio.connections)
     if stand or (come and theirs is None):

@@ -10,16 +10,33 @@ Fields may be added without a new version.
     overall       state ("proven", "failed", "unknown", "waiting"), exit_code (0, 1, 2, 3), cause, evidence, next_step;
                   the last three are null when proven
     destinations  one each: uri, host, flags, flags_meaning, latency_ms, answer_age_s, answer_code, answer_reason,
-                  verdict (a state), cause (null when proven); flags are null where Kamailio has none
+                  verdict (a state), cause (null when proven); flags are null where Kamailio has none; round_trip_ms
+                  (of the last answer, latency_ms is the average), retry_after_s, sent, lost (OPTIONS that the next one
+                  overtook), answers (how many by status code), all three since Kamailio's start; flapping: turns,
+                  per_hour, window_s, share (of that time it answered well), null when it does not flap; dns: addresses,
+                  error, null when it was not looked up
     certificate   read_from ("wire", or "disk" when the port shows none), names, key_type, key_bits, not_before,
                   not_after, days_left, life_days, installed_at, issuer, server_auth, client_auth (both reported, only
                   the first judged), same_on_disk, chain_trusted, fingerprint (SHA-256); null when there is none
     renewal       certbot's last run: at, failing, since, attempts, cause, said, advice; null when none is known
-    theirs        Microsoft's own last OPTIONS: age_s, source, peer, agent, code, count; null when none came
+    theirs        Microsoft's own last OPTIONS: age_s, source, peer, agent, code, count, codes (how many by our answer);
+                  null when none came
     tenants       one each: name, addresses, leads_here (null when DNS did not answer), theirs as above, which may be
                   missing: Microsoft asks for the FQDN, and a tenant's trunk inherits what it finds
+    kamailio      version, uptime_s, started_at, memory (total_bytes, used_bytes), connections (inbound, outbound: of
+                  TLS, established), not_here (Microsoft's last request for a name that is not ours: age_s, name,
+                  source, count); null when it does not answer
+    loaded        the configuration that Kamailio works with: at (when it last read a file), differs (the files that are
+                  others now); null when not known
+    clock         this machine's: synchronized (the kernel's word), offset_s (ahead of server), server, step_s and
+                  stepped_at (the last jump that was seen); null when not known
+    listening     the addresses on which something listens to our port; null when not known
+    packet_filter everybody (true: it keeps nobody out), admitted (networks), new_connections (that it let in since its
+                  rules were loaded); null when not known
     findings      all of them, the primary cause first: cause, state, evidence, next_step, destinations (URIs)
     remarks       the same for what is worth knowing but no reason to doubt
+
+docs/status.schema.json says the same to programs.
 """
 
 from __future__ import annotations
@@ -31,7 +48,9 @@ from typing import Any
 
 from sbc_probe.config import Config
 from sbc_probe.findings import Cause, Finding, State
-from sbc_probe.model import Certificate, Evidence, Kamailio, Renewal, Theirs, Unread
+from sbc_probe.flapping import Flapping
+from sbc_probe.machine import differing
+from sbc_probe.model import Certificate, Evidence, Kamailio, Lookup, Renewal, Theirs, Unread
 from sbc_probe.verdict import DestinationVerdict, Verdict
 from sbc_probe.words import TITLES
 
@@ -63,11 +82,16 @@ def as_json(config: Config, evidence: Evidence, verdict: Verdict, scope: str = "
             "evidence": primary.evidence if primary else None,
             "next_step": primary.next_step if primary else None,
         },
-        "destinations": [_destination(item) for item in verdict.destinations],
+        "destinations": [_destination(evidence, item) for item in verdict.destinations],
         "certificate": _certificate(evidence),
         "renewal": _renewal(evidence),
         "theirs": _theirs(evidence, theirs_of(evidence)),
         "tenants": [_tenant(config, evidence, name) for name in config.tenants],
+        "kamailio": _kamailio(evidence),
+        "loaded": _loaded(evidence),
+        "clock": _clock(evidence),
+        "listening": None if isinstance(evidence.listening, Unread) else list(evidence.listening),
+        "packet_filter": _packet_filter(evidence),
         "findings": [_finding(item) for item in verdict.findings],
         "remarks": [_finding(item) for item in verdict.remarks],
     }
@@ -96,7 +120,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _destination(item: DestinationVerdict) -> dict[str, Any]:
+def _destination(evidence: Evidence, item: DestinationVerdict) -> dict[str, Any]:
     destination, answer = item.destination, item.destination.answer
     return {
         "uri": destination.uri,
@@ -109,7 +133,33 @@ def _destination(item: DestinationVerdict) -> dict[str, Any]:
         "answer_reason": answer.reason if answer else None,
         "verdict": item.state,
         "cause": item.finding.cause if item.finding else None,
+        "round_trip_ms": round(answer.round_trip * 1000, 3) if answer and answer.round_trip is not None else None,
+        "retry_after_s": answer.retry_after if answer else None,
+        "sent": destination.sent,
+        "lost": destination.lost,
+        "answers": _codes(destination.answers) if destination.sent is not None else None,
+        "flapping": _flapping(item.flapping),
+        "dns": _lookup(evidence.proxies.get(destination.host)),
     }
+
+
+def _codes(codes: dict[int, int]) -> dict[str, int]:
+    return {str(code): codes[code] for code in sorted(codes)}
+
+
+def _flapping(found: Flapping | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "turns": found.turns,
+        "per_hour": round(found.per_hour, 1),
+        "window_s": round(found.window, 1),
+        "share": round(found.share, 3),
+    }
+
+
+def _lookup(found: Lookup | None) -> dict[str, Any] | None:
+    return {"addresses": list(found.addresses), "error": found.error} if found else None
 
 
 def _certificate(evidence: Evidence) -> dict[str, Any] | None:
@@ -174,6 +224,64 @@ def _theirs(evidence: Evidence, theirs: Theirs | None) -> dict[str, Any] | None:
         "agent": theirs.agent,
         "code": theirs.code,
         "count": theirs.count,
+        "codes": _codes(theirs.codes),
+    }
+
+
+def _kamailio(evidence: Evidence) -> dict[str, Any] | None:
+    kamailio, now = evidence.kamailio, evidence.taken_at
+    if isinstance(kamailio, Unread):
+        return None
+    memory, strange = kamailio.memory, kamailio.not_here
+    return {
+        "version": kamailio.version,
+        "uptime_s": _seconds(kamailio.uptime),
+        "started_at": _iso(kamailio.loaded_at),
+        "memory": None if isinstance(memory, Unread) else {"total_bytes": memory.total, "used_bytes": memory.used},
+        "connections": _connections(kamailio),
+        "not_here": {
+            "age_s": _seconds(now - strange.at),
+            "name": strange.name,
+            "source": strange.source,
+            "count": strange.count,
+        }
+        if strange
+        else None,
+    }
+
+
+def _connections(kamailio: Kamailio) -> dict[str, int] | None:
+    if isinstance(kamailio.connections, Unread):
+        return None
+    outbound = [one.outbound for one in kamailio.connections if one.established]
+    return {"inbound": outbound.count(False), "outbound": outbound.count(True)}
+
+
+def _loaded(evidence: Evidence) -> dict[str, Any] | None:
+    if isinstance(loaded := evidence.loaded, Unread):
+        return None
+    return {"at": _iso(loaded.at), "differs": differing(loaded)}
+
+
+def _clock(evidence: Evidence) -> dict[str, Any] | None:
+    if isinstance(clock := evidence.clock, Unread):
+        return None
+    return {
+        "synchronized": clock.synchronized,
+        "offset_s": None if clock.offset is None else round(clock.offset, 3),
+        "server": clock.server,
+        "step_s": None if clock.step is None else round(clock.step, 3),
+        "stepped_at": None if clock.stepped_at is None else _iso(clock.stepped_at),
+    }
+
+
+def _packet_filter(evidence: Evidence) -> dict[str, Any] | None:
+    if isinstance(found := evidence.packet_filter, Unread):
+        return None
+    return {
+        "everybody": found.admitted is None,
+        "admitted": list(found.admitted or ()),
+        "new_connections": found.new_connections,
     }
 
 
@@ -193,6 +301,7 @@ def as_text(config: Config, evidence: Evidence, verdict: Verdict, width: int = 1
     first, *more = _certificate_lines(evidence)
     lines += [f"certificate          {first}", *(f"{'':21}{line}" for line in more)]
     lines += [f"Microsoft's OPTIONS  {_theirs_line(evidence)}"]
+    lines += [f"{label:<21}{line}" for label, line in _machine_lines(evidence)]
     if config.tenants:
         lines += [f"tenants              {_tenants_line(config, evidence)}"]
     for number, finding in enumerate((*verdict.findings, *verdict.remarks)):
@@ -235,7 +344,7 @@ def _table(verdict: Verdict) -> Iterator[str]:
                 destination.flags or "-",
                 "-" if latency is None else "<1 ms" if latency < 1 else f"{latency:.0f} ms",
                 f"{answer.code} {_age(item.answer_age)} ago" if answer else "none",
-                item.state,
+                _state(item),
                 item.finding.cause if item.finding else "",
             )
         )
@@ -249,10 +358,35 @@ def _table(verdict: Verdict) -> Iterator[str]:
         yield f"{flags}: {words[flags]}"
 
 
+def _state(item: DestinationVerdict) -> str:
+    flaps = item.flapping if item.finding and item.finding.cause is Cause.PROXY_FLAPPING else None
+    return f"flapping, {flaps.per_hour:.0f} turns an hour" if flaps else str(item.state)
+
+
+def _machine_lines(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """What is known of Kamailio and the clock."""
+    found = _kamailio(evidence)
+    if found:
+        words = [found["version"] or "of an unknown version"]
+        words += [f"up {_age(found['uptime_s'])}"] if found["uptime_s"] is not None else []
+        if memory := found["memory"]:
+            words.append(f"{memory['used_bytes'] / 2**20:.0f} of {memory['total_bytes'] / 2**20:.0f} MiB used")
+        if connections := found["connections"]:
+            words.append(f"{connections['outbound']} TLS connections out, {connections['inbound']} in")
+        yield "Kamailio", ", ".join(words)
+    clock = _clock(evidence)
+    if clock and clock["offset_s"] is not None:
+        way = "ahead of" if clock["offset_s"] > 0 else "behind"
+        yield "clock", f"{abs(clock['offset_s']):.3f} s {way} {clock['server'] or 'the time server'}"
+
+
 def _age(seconds: float | None) -> str:
     if seconds is None:
         return "?"
-    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
+    for limit, size, unit in ((600, 1, "s"), (36000, 60, "min"), (3 * DAY, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / DAY:.0f} days"
 
 
 def _certificate_lines(evidence: Evidence) -> list[str]:

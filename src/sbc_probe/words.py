@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import pkgutil
 import tomllib
 from dataclasses import dataclass
-from importlib.resources import files
 
 from sbc_probe.findings import REMARKS, STATES, Cause, State
 
@@ -23,7 +23,7 @@ class Words:
 
 
 def _read() -> dict[str, Words]:
-    sections = tomllib.loads((files("sbc_probe") / "causes.toml").read_text())
+    sections = tomllib.loads((pkgutil.get_data("sbc_probe", "causes.toml") or b"").decode())
     return {name: Words(section, **rows[name]) for section, rows in sections.items() for name in rows}
 
 

@@ -64,11 +64,12 @@ def answered(
 
 def destination(host: str, flags: str = "AP", answer: Answer | None = None, sent_ago: float | None = 10) -> Destination:
     sent_at = None if sent_ago is None else NOW - sent_ago
-    return Destination(f"sip:{host}:5061;transport=tls", host, flags, 12.0, sent_at, answer)
+    uri = f"sip:{host}:5061;transport=tls"
+    return Destination(uri, host, flags, 12.0, sent_at, answer, sent=61, answers={200: 60}, lost=1)
 
 
 def theirs(ago: float = 20, source: str = "52.112.0.1", code: int | None = 200) -> Theirs:
-    return Theirs(NOW - ago, source, None, code, "Microsoft.PSTNHub.SIPProxy v.2026", 7)
+    return Theirs(NOW - ago, source, None, code, "Microsoft.PSTNHub.SIPProxy v.2026", 7, {200: 7})
 
 
 def connection(peer: str, outbound: bool = True) -> Connection:

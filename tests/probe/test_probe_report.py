@@ -1,11 +1,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from by_hand import CLOSED, CONFIG, GOOD, NOW, REFUSED, SILENT, evidence, kamailio, port, theirs
+import pytest
+from by_hand import (
+    CLOSED,
+    CONFIG,
+    GOOD,
+    NETWORKS,
+    NOW,
+    PROXIES,
+    REFUSED,
+    SILENT,
+    answered,
+    destination,
+    evidence,
+    kamailio,
+    port,
+    theirs,
+)
+from jsonschema import Draft202012Validator
 
-from sbc_probe.model import ChainFlaw, Evidence, Lookup, Renewal, Unread
+from sbc_probe.model import ChainFlaw, Clock, Evidence, Loaded, Lookup, NotHere, PacketFilter, Renewal, Unread
 from sbc_probe.report import as_json, as_text
 from sbc_probe.verdict import judge
 
@@ -22,7 +42,8 @@ def text(found: Evidence, width: int = 100) -> str:
 
 
 def test_the_json_of_a_proven_sbc() -> None:
-    found = report(evidence(kamailio=kamailio(theirs=theirs(ago=20.04))))
+    timed = replace(answered(), round_trip=0.0115)
+    found = report(evidence(kamailio=kamailio(sip={"answer": timed}, theirs=theirs(ago=20.04))))
     assert found["schema"] == 1
     assert found["taken_at"] == "2027-01-15T08:00:00Z"
     assert found["overall"] == {
@@ -43,6 +64,13 @@ def test_the_json_of_a_proven_sbc() -> None:
         "answer_reason": "OK",
         "verdict": "proven",
         "cause": None,
+        "round_trip_ms": 11.5,
+        "retry_after_s": None,
+        "sent": 61,
+        "lost": 1,
+        "answers": {"200": 60},
+        "flapping": None,
+        "dns": {"addresses": ["52.112.0.1"], "error": None},
     }
     assert found["certificate"] == {
         "read_from": "wire",
@@ -69,7 +97,26 @@ def test_the_json_of_a_proven_sbc() -> None:
         "agent": "Microsoft.PSTNHub.SIPProxy v.2026",
         "code": 200,
         "count": 7,
+        "codes": {"200": 7},
     }
+    assert found["kamailio"] == {
+        "version": "6.0.1",
+        "uptime_s": 3600.0,
+        "started_at": "2027-01-15T07:00:00Z",
+        "memory": {"total_bytes": 2**27, "used_bytes": 2**24},
+        "connections": {"inbound": 1, "outbound": 3},
+        "not_here": None,
+    }
+    assert found["loaded"] == {"at": "2027-01-15T07:00:00Z", "differs": []}
+    assert found["clock"] == {
+        "synchronized": True,
+        "offset_s": 0.01,
+        "server": "192.0.2.123",
+        "step_s": None,
+        "stepped_at": None,
+    }
+    assert found["listening"] == ["203.0.113.10"]
+    assert found["packet_filter"] == {"everybody": False, "admitted": list(NETWORKS), "new_connections": 5}
     assert found["findings"] == found["remarks"] == []
 
 
@@ -91,6 +138,11 @@ def test_what_could_not_be_read_is_null_and_never_zero() -> None:
         assert (item["verdict"], item["cause"]) == ("failed", "kamailio_down")
     assert found["certificate"] is None
     assert found["theirs"] is None
+    assert found["kamailio"] is None
+    others = {"clock": Unread("x"), "listening": Unread("x"), "packet_filter": Unread("x"), "loaded": Unread("x")}
+    unread = report(evidence(**others, kamailio=kamailio(memory=Unread("x"), connections=Unread("x"))))
+    assert [unread[name] for name in others] == [None] * 4
+    assert unread["kamailio"]["memory"] is unread["kamailio"]["connections"] is None  # type: ignore[index]
     never = {**SILENT, "answer": None}
     silent = kamailio(sip2=never)
     silent = replace(silent, destinations=tuple(replace(item, latency_ms=None) for item in silent.destinations))
@@ -103,7 +155,9 @@ def test_what_could_not_be_read_is_null_and_never_zero() -> None:
 
 
 def test_the_table_of_a_proven_sbc() -> None:
-    lines = text(evidence()).splitlines()
+    *lines, machine, clock = text(evidence()).splitlines()
+    assert machine == "Kamailio             6.0.1, up 60 min, 16 of 128 MiB used, 3 TLS connections out, 1 in"
+    assert clock == "clock                0.010 s ahead of 192.0.2.123"
     assert lines[0] == "PROVEN  acme: sbc.example.com (203.0.113.10), cloud commercial"
     assert lines[2].split() == ["destination", "flags", "round", "trip", "last", "answer", "verdict"]
     assert lines[3].split() == ["sip.pstnhub.microsoft.com", "AP", "12", "ms", "200", "10", "s", "ago", "proven"]
@@ -184,3 +238,82 @@ def test_a_rehearsal_is_called_one() -> None:
     assert "cause: certificate_rehearsal" in shown
     no_trunk = kamailio(sip=REFUSED, sip2=REFUSED, sip3=REFUSED, theirs=None)
     assert text(evidence(kamailio=no_trunk)).startswith("READY, WAITING FOR MICROSOFT")
+
+
+def flapping() -> Evidence:
+    turns = tuple(NOW - each for each in (600, 450, 300, 150))
+    one = replace(destination(PROXIES[1], answer=answered()), turns=turns)
+    return evidence(kamailio=kamailio(destinations=(kamailio().destinations[0], one)))
+
+
+def test_a_destination_that_flaps_is_shown_with_its_rate() -> None:
+    found = report(flapping())["destinations"][1]  # type: ignore[index]
+    assert found["flapping"] == {"turns": 4, "per_hour": 16.0, "window_s": 900.0, "share": 0.667}
+    assert found["verdict"] == "failed"
+    row = next(line for line in text(flapping()).splitlines() if line.startswith(PROXIES[1]))
+    assert row.endswith("flapping, 16 turns an hour  proxy_flapping")
+
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs/status.schema.json").read_text())
+
+
+def strict(schema: Any) -> Any:
+    """The same schema without room for what it does not tell of."""
+    if isinstance(schema, list):
+        return [strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {"additionalProperties": False} if "properties" in schema else {}
+    return {**closed, **{key: strict(value) for key, value in schema.items()}}
+
+
+def objects(schema: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(schema, dict):
+        if "properties" in schema:
+            yield schema
+        for value in schema.values():
+            yield from objects(value)
+
+
+REPORTS = {
+    "proven": evidence(),
+    "nothing could be read": evidence(
+        kamailio=Unread("x"),
+        port=CLOSED,
+        on_disk=Unread("x"),
+        fqdn=Lookup((), "SERVFAIL"),
+        proxies={},
+        clock=Unread("x"),
+        listening=Unread("x"),
+        packet_filter=Unread("x"),
+        loaded=Unread("x"),
+    ),
+    "flapping": flapping(),
+    "silent": evidence(kamailio=kamailio(sip=SILENT, sip2=REFUSED, theirs=None)),
+    "a renewal that fails": evidence(
+        renewal=Renewal(NOW - 60, True, NOW - 3600, 2, "rate_limited", "too many", "Wait.")
+    ),
+    "a machine in trouble": evidence(
+        kamailio=kamailio(not_here=NotHere(NOW - 5, "x.example.com", "52.112.0.1", 3)),
+        clock=Clock(False, 86400.0, "192.0.2.123", -5.0, NOW - 5),
+        packet_filter=PacketFilter(None),
+        loaded=Loaded(NOW - 3600, {"a": "1"}, {"a": "2"}),
+    ),
+}
+
+
+@pytest.mark.parametrize("found", REPORTS.values(), ids=REPORTS.keys())
+def test_the_schema_tells_all_of_a_report(found: Evidence) -> None:
+    config = replace(CONFIG, tenants=("fabrikam.sbc.example.com",))
+    shown = json.loads(json.dumps(as_json(config, found, judge(config, found))))
+    Draft202012Validator(strict(SCHEMA)).validate(shown)
+
+
+def test_the_schema_can_be_violated_and_leaves_room_for_more() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    assert all(each["required"] == list(each["properties"]) for each in objects(SCHEMA))
+    shown = report(evidence())
+    assert Draft202012Validator(SCHEMA).is_valid({**shown, "more": 1})
+    for name in shown:
+        assert not Draft202012Validator(SCHEMA).is_valid({key: value for key, value in shown.items() if key != name})
+    assert not Draft202012Validator(SCHEMA).is_valid({**shown, "taken_at": 0})
