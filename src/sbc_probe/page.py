@@ -29,6 +29,7 @@ from sbc_probe.model import (
     Evidence,
     Kamailio,
     Loaded,
+    Lookup,
     Memory,
     PacketFilter,
     Renewal,
@@ -82,7 +83,7 @@ def render(
                 "div",
                 _theirs(evidence, now),
                 _certificate(config, evidence),
-                _tenants(config, evidence),
+                _tenants(config, evidence, now),
                 _machine(evidence, history),
                 class_="cards",
             ),
@@ -402,16 +403,22 @@ def _renewal(config: Config, evidence: Evidence) -> Child:
             return "certbot has not run since this machine's start"
 
 
-def _tenants(config: Config, evidence: Evidence) -> Element | None:
+def _tenants(config: Config, evidence: Evidence, now: float) -> Element | None:
     if not config.tenants:
         return None
+    asked = evidence.kamailio.theirs_of_tenants if isinstance(evidence.kamailio, Kamailio) else {}
     rows: list[Row] = []
     for name in config.tenants:
-        found = evidence.tenants.get(name)
-        here = found is not None and found.addresses == (config.address,)
-        rows.append(
-            (name, "leads here" if here else ", ".join(found.addresses) if found and found.addresses else _unknown())
-        )
+        match evidence.tenants.get(name):
+            case Lookup(addresses=addresses) if addresses == (config.address,):
+                leads: Child = "leads here"
+            case Lookup(addresses=addresses) if addresses:
+                leads = f"leads to {', '.join(addresses)}"
+            case Lookup(negative=True):
+                leads = "has no address"
+            case _:
+                leads = _unknown()
+        rows.append((name, [leads, f", Microsoft asked {_since(asked[name].at, now)} ago" if name in asked else None]))
     return _section("Tenants", _facts(rows))
 
 

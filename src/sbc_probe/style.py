@@ -53,7 +53,7 @@ display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;list-style:none;font-size:.8125re
 .proxy header{grid-column:1/-1;display:flex;flex-wrap:wrap;gap:.25rem 1rem;align-items:center}
 .facts{display:grid;gap:.3rem 1rem;
 grid-template-columns:fit-content(40%) minmax(0,1fr);font-size:.9375rem;align-content:start}
-.facts dt{color:var(--quiet)}.facts dd{unicode-bidi:isolate}
+.facts dt{color:var(--quiet)}.facts dd{unicode-bidi:isolate}.facts .quiet{font-size:inherit}
 .charts{display:grid;gap:1rem;align-content:start}
 figure svg{display:block;width:100%}
 figure h3{display:flex;justify-content:space-between;gap:1rem}
@@ -68,7 +68,7 @@ th,td{text-align:right;padding:.3rem 0 .3rem .75rem;border-top:1px solid var(--l
 th:first-child,td:first-child{text-align:left;padding-left:0}thead th{border:0;color:var(--quiet);font-size:.8125rem}
 td b{font-weight:650}td{white-space:nowrap}
 details td{white-space:normal;overflow-wrap:anywhere}th small{display:block}th,td{overflow-wrap:normal}
-.cards{display:grid;gap:inherit;grid-template-columns:repeat(auto-fit,minmax(min(100%,21rem),1fr))}
+.cards{display:grid;gap:inherit;grid-template-columns:repeat(auto-fit,minmax(min(100%,17rem),1fr))}
 .bar{height:.75rem;width:100%;display:block;margin-bottom:.75rem}
 .bar .whole{fill:var(--well);stroke:var(--line)}.bar line{stroke:var(--text);stroke-width:2}
 details{font-size:.875rem}summary{cursor:pointer;color:var(--link)}

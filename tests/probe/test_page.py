@@ -185,6 +185,25 @@ def test_a_proxy_that_comes_and_goes(history: History) -> None:
     assert "changed 4 times in the last hour, the last time 10 min ago" in words(shown(history, found))
 
 
+def test_tenants_and_where_their_names_lead(history: History) -> None:
+    names = ("here.example.com", "there.example.com", "nowhere.example.com", "who.example.com")
+    config = replace(CONFIG, tenants=names)
+    found = evidence(
+        kamailio=kamailio(theirs_of_tenants={names[0]: theirs(ago=60)}),
+        tenants={
+            names[0]: Lookup((CONFIG.address,)),
+            names[1]: Lookup(("192.0.2.1",)),
+            names[2]: Lookup((), "NXDOMAIN", negative=True),
+            names[3]: Lookup((), "SERVFAIL"),
+        },
+    )
+    said = words(shown(history, found, config=config))
+    assert (
+        "Tenants here.example.com leads here, Microsoft asked 63 s ago there.example.com leads to 192.0.2.1 "
+        "nowhere.example.com has no address who.example.com not known"
+    ) in said
+
+
 def test_further_findings_and_remarks_have_their_places(history: History) -> None:
     found = evidence(fqdn=Lookup((), "SERVFAIL"), kamailio=kamailio(sip2=REFUSED, theirs=theirs(code=400)))
     said = words(shown(history, found))
