@@ -79,15 +79,28 @@ def runs_on_replaced_files(process: Path) -> bool:
     return bool(re.search(r" /usr/\S+ \(deleted\)$", maps, flags=re.MULTILINE))
 
 
-def outdated() -> set[str]:
+def outdated(module: AnsibleModule) -> set[str]:
     """The units whose processes run on replaced files, but for sessions; `init.scope` is systemd itself."""
-    units = set()
+    units: dict[str, set[str]] = {}
     for process in PROC.glob("[0-9]*"):
         # A process may end while it is looked at.
         with contextlib.suppress(OSError):
             if runs_on_replaced_files(process):
-                units.add((process / "cgroup").read_text().rpartition("0::")[2].strip().rpartition("/")[2])
-    return {unit for unit in units if not any(fnmatch.fnmatch(unit, pattern) for pattern in SESSIONS)}
+                unit = (process / "cgroup").read_text().rpartition("0::")[2].strip().rpartition("/")[2]
+                units.setdefault(unit, set()).add(process.name)
+    return {
+        unit
+        for unit, processes in units.items()
+        if not any(fnmatch.fnmatch(unit, pattern) for pattern in SESSIONS)
+        and (not unit.endswith(".service") or processes & ended_by_restart(module, unit, processes))
+    }
+
+
+def ended_by_restart(module: AnsibleModule, unit: str, processes: set[str]) -> set[str]:
+    """Those of a service's processes that a restart ends: sshd's sessions, for one, go on."""
+    _, shown, _ = module.run_command(["systemctl", "show", "--property=KillMode,MainPID", unit], check_rc=True)
+    facts = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    return {facts["MainPID"]} if facts.get("KillMode") == "process" else processes
 
 
 def main() -> None:
@@ -98,7 +111,7 @@ def main() -> None:
     upgraded = upgrades_in(apt(module, "--simulate", *UPGRADE))
     if upgraded and not module.check_mode:
         apt(module, *UPGRADE)
-    old = outdated()
+    old = outdated(module)
     restarted = sorted(unit for unit in old if unit.endswith(".service") and unit not in SPARED)
     reboot = [f"{unit} runs on replaced files and cannot be restarted" for unit in sorted(old.intersection(SPARED))]
     if REBOOT_REQUIRED.exists():

@@ -34,8 +34,16 @@ class Machine:
         )
         self.proc.mkdir()
         self.waits("")
-        for name in ("dpkg", "systemctl"):
-            self.programs.add(name)
+        self.programs.add("dpkg")
+        self.programs.add(
+            "systemctl",
+            """
+            case "$*" in
+            "show "*" ssh.service") echo KillMode=process; echo MainPID=700 ;;
+            "show "*) echo KillMode=control-group; echo MainPID=1 ;;
+            esac
+            """,
+        )
         self.programs.add(
             "apt-get",
             f"""
@@ -54,7 +62,7 @@ class Machine:
 
     def runs(self) -> list[str]:
         """What was run that changes the machine, without options."""
-        calls = [call.split() for call in self.programs.calls() if "--simulate" not in call]
+        calls = [call.split() for call in self.programs.calls() if "--simulate" not in call and " show " not in call]
         return [" ".join(word for word in call if "::" not in word and not word.startswith("--")) for call in calls]
 
 
@@ -128,6 +136,14 @@ def test_what_runs_on_replaced_files_is_restarted(upgrades: Upgrades, machine: M
         "systemctl restart kamailio.service",
         "systemctl restart sbc-probe.service",
     ]
+
+
+def test_a_session_that_outlives_a_restart_asks_for_none(upgrades: Upgrades, machine: Machine) -> None:
+    machine.process(700, "ssh.service", NEW)
+    machine.process(812, "ssh.service", OLD)
+    assert not upgrades()["changed"]
+    (machine.proc / "700/maps").write_text(OLD)
+    assert upgrades()["restarted"] == ["ssh.service"]
 
 
 def test_what_only_a_reboot_can_do_is_said(upgrades: Upgrades, machine: Machine, plugin: ModuleType) -> None:
