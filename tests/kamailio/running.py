@@ -75,7 +75,7 @@ def render(directory: Path, **variables: Any) -> None:
         text = templar.template(
             trust_as_template(path.read_text()), escape_backslashes=False, overrides={"trim_blocks": True}
         )
-        text = text.replace(LIVE, inside).replace("/run/kamailio", inside)
+        text = text.replace(LIVE, inside).replace("/run/kamailio", inside).replace("/var/lib/sbc-trace", inside)
         (directory / path.name).write_text(text)
 
 

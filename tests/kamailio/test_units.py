@@ -20,6 +20,7 @@ UNITS = {
     "sbc-probe.service": "roles/probe/templates/sbc-probe.service",
     "sbc-packet-filter.socket": "roles/probe/templates/sbc-packet-filter.socket",
     "sbc-packet-filter@.service": "roles/probe/templates/sbc-packet-filter@.service",
+    "sbc-trace@.service": "roles/kamailio/templates/sbc-trace@.service",
     "sbc-retire.service": "roles/certificate/templates/sbc-retire.service",
 }
 VARIABLES = {
@@ -51,7 +52,8 @@ def analysed(machine: Path, verb: str, *arguments: str) -> subprocess.CompletedP
 
 @needs_kamailio
 @pytest.mark.parametrize(
-    "unit", ["kamailio.service", "sbc-probe.service", "sbc-packet-filter@.service", "sbc-retire.service"]
+    "unit",
+    ["kamailio.service", "sbc-probe.service", "sbc-packet-filter@.service", "sbc-retire.service", "sbc-trace@5.service"],
 )
 def test_exposure_is_at_most_2(machine: Path, unit: str) -> None:
     done = analysed(machine, "security", "--offline=yes", "--no-pager", "--threshold=20", unit)
