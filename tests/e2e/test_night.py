@@ -36,7 +36,7 @@ def test_the_units_reach_little_and_the_journal_is_bounded(proven: None) -> None
 
 
 def test_the_journal_has_the_cause_and_the_dialog(proven: None) -> None:
-    world.fault(PROXY, "forbid")
+    world.fault(PROXY, "refuse")
     try:
         world.seen(
             lambda: entries("SBC_CAUSE=proxy_forbids"),
@@ -56,7 +56,8 @@ def test_the_journal_has_the_cause_and_the_dialog(proven: None) -> None:
     assert found
     assert answer["MESSAGE"] in [each["MESSAGE"] for each in entries(f"--unit=kamailio --grep='call_id={found[1]}'")]
 
-    assert world.options("somebody.else.test")["code"] == 404
+    with world.connection(world.FQDN) as microsoft:
+        microsoft.ask("somebody.else.test")
     assert " cause=unknown_name code=404 " in entries("--unit=kamailio --grep=cause=unknown_name")[-1]["MESSAGE"]
 
 
