@@ -116,9 +116,8 @@ def test_a_peer_with_another_name_is_a_turn_of_that_proxy_alone(start: Start) ->
     assert wait_for(lambda: read(sbc).destinations[2].misnamed is not None)
     assert [len(one.turns) for one in read(sbc).destinations] == [0, 0, 1]
     assert sbc.table("sbc_counts").get(f"{PROXIES[2]}:lost") is None
-    uri = f"sip:{PROXIES[1]}:5061;transport=tls"
     sbc.proxies[1].status = "503 Overload"
-    assert wait_for(lambda: f"{uri} is out of service" in (sbc.directory / "log").read_text())
+    assert wait_for(lambda: f"cause=out_of_service proxy={PROXIES[1]}\n" in (sbc.directory / "log").read_text())
     assert [len(one.turns) for one in read(sbc).destinations] == [0, 1, 1]
 
 

@@ -136,7 +136,7 @@ def test_no_other_certificate_does(stage: Callable[..., Stage]) -> None:
     assert len(scene.sbc.rpc("tls.list")) <= len(PROXIES) + len(BAD)
     log = (scene.sbc.directory / "log").read_text()
     for host in scene.hosts:
-        assert log.count(f"sip:{host}:5061;transport=tls is refused: its certificate does not name it\n") == 1
+        assert log.count(f"cause=proxy_certificate_name proxy={host} its certificate does not name it\n") == 1
 
 
 @needs_kamailio

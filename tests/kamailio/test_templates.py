@@ -131,9 +131,9 @@ def test_a_proxy_fails_with_its_reason_and_comes_back(start: Start) -> None:
     def said() -> list[int]:
         log = (sbc.directory / "log").read_text()
         return [
-            log.count(f"sip:{proxy}:5061;transport=tls {words}\n")
+            log.count(f"cause={cause} proxy={proxy}\n")
             for proxy in PROXIES
-            for words in ("is out of service", "is in service again")
+            for cause in ("out_of_service", "in_service")
         ]
 
     assert wait_for(lambda: all(said()))

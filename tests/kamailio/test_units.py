@@ -53,7 +53,13 @@ def analysed(machine: Path, verb: str, *arguments: str) -> subprocess.CompletedP
 @needs_kamailio
 @pytest.mark.parametrize(
     "unit",
-    ["kamailio.service", "sbc-probe.service", "sbc-packet-filter@.service", "sbc-retire.service", "sbc-trace@5.service"],
+    [
+        "kamailio.service",
+        "sbc-probe.service",
+        "sbc-packet-filter@.service",
+        "sbc-retire.service",
+        "sbc-trace@5.service",
+    ],
 )
 def test_exposure_is_at_most_2(machine: Path, unit: str) -> None:
     done = analysed(machine, "security", "--offline=yes", "--no-pager", "--threshold=20", unit)
