@@ -11,6 +11,7 @@ import yaml
 
 from docs import tables
 from sbc_probe.findings import REMARKS, STATES, Cause, State
+from sbc_probe.journal import VERDICT_CHANGED
 from tests.e2e import faults
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,3 +68,13 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert file.exists(), f"{target} does not exist"
         if place:
             assert place in [anchor(each) for each in re.findall(r"^#+ (.*)$", prose(file), re.MULTILINE)], target
+
+
+def test_the_night_knows_what_is_in_the_journal() -> None:
+    page = (ROOT / "docs/night.md").read_text()
+    configuration = (ROOT / "templates/kamailio/kamailio.cfg").read_text()
+    written = set(re.findall(r'\bcause=(\w+)|\$var\(cause\) = "(\w+)"', configuration))
+    (table,) = re.findall(r"^\| cause \| what happened \|\n(.*?)\n\n", page, flags=re.DOTALL | re.MULTILINE)
+    explained = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines())))
+    assert explained == {first or second for first, second in written}
+    assert VERDICT_CHANGED in page
