@@ -227,9 +227,13 @@ def _proxy_facts(item: DestinationVerdict, evidence: Evidence, now: float) -> It
         yield "address", ", ".join(found.addresses) or _unknown(found.error or "")
     yield "we asked", _ago(destination.sent_at, now)
     if answer:
-        said = f"{answer.code} {answer.reason}".rstrip()
+        # What follows the semicolon is the Reason header.
+        phrase, *reason = f"{answer.code} {answer.reason}".rstrip().split("; ", 1)
         trip = f", in {milliseconds(answer.round_trip)}" if answer.round_trip is not None else ""
-        yield "it answered", [element("strong", said), f", {_since(answer.at, now)} ago{trip}"]
+        yield (
+            "it answered",
+            [element("strong", phrase), [f"; {each}" for each in reason], f", {_since(answer.at, now)} ago{trip}"],
+        )
         yield "so since", date(answer.since)
         if answer.retry_after is not None:
             yield "it asks us to wait", duration(answer.retry_after)
@@ -455,7 +459,7 @@ def _machine_facts(evidence: Evidence) -> Iterator[Row]:
             yield "configuration", _unknown(why)
     match evidence.clock:
         case Clock(offset=None, synchronized=synchronized):
-            yield "clock", "synchronised, as systemd-timesyncd says" if synchronized else _unknown("not synchronised")
+            yield "clock", f"{'' if synchronized else 'not '}synchronised, as the kernel says; no time server answers"
         case Clock(offset=offset, server=server) if offset is not None:
             yield "clock", f"{abs(offset):.3f} s {'ahead of' if offset > 0 else 'behind'} {server or 'a time server'}"
         case Unread(why=why):

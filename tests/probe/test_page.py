@@ -94,6 +94,12 @@ def test_a_proxy_has_its_flags_its_answer_and_its_week(red: str) -> None:
     assert "Not proven 2 times in 7 days" in bad
 
 
+def test_the_reason_of_a_refusal_is_told(history: History) -> None:
+    refused = {"flags": "IP", "answer": answered(403, 'Forbidden; Q.850;cause=63;text="no such trunk"')}
+    html = shown(history, evidence(kamailio=kamailio(sip2=refused)))
+    assert '<strong>403 Forbidden</strong>; Q.850;cause=63;text="no such trunk", 13 s ago' in html
+
+
 def test_efficiency_is_rounded_down_and_usage_is_a_share(red: str) -> None:
     hour = re.search(
         r"1 hour</th><td><b>(\S+)\s%</b></td><td><b>(\S+)\s%</b></td><td>(.*?)</td>", part(red, PROXIES[1])
@@ -157,7 +163,7 @@ def test_what_is_not_known_is_no_zero(history: History) -> None:
     assert "Kamailio not known: no socket" in said
     assert "last came not known: no socket" in said
     assert "Certificate state not known: no file" in said
-    assert "clock not known: not synchronised" in said
+    assert "clock not synchronised, as the kernel says; no time server answers" in said
     assert "packet filter not known: no helper" in said
     assert "24 hours not watched in these 24 h" in said
     assert "Round trips, 24 hours no round trips are known" in said
