@@ -459,7 +459,10 @@ def _machine_facts(evidence: Evidence) -> Iterator[Row]:
             yield "configuration", _unknown(why)
     match evidence.clock:
         case Clock(offset=None, synchronized=synchronized):
-            yield "clock", f"{'' if synchronized else 'not '}synchronised, as the kernel says; no time server answers"
+            yield (
+                "clock",
+                f"{'' if synchronized else 'not '}synchronised, as systemd-timesyncd says; no time server answers",
+            )
         case Clock(offset=offset, server=server) if offset is not None:
             yield "clock", f"{abs(offset):.3f} s {'ahead of' if offset > 0 else 'behind'} {server or 'a time server'}"
         case Unread(why=why):

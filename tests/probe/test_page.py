@@ -163,7 +163,7 @@ def test_what_is_not_known_is_no_zero(history: History) -> None:
     assert "Kamailio not known: no socket" in said
     assert "last came not known: no socket" in said
     assert "Certificate state not known: no file" in said
-    assert "clock not synchronised, as the kernel says; no time server answers" in said
+    assert "clock not synchronised, as systemd-timesyncd says; no time server answers" in said
     assert "packet filter not known: no helper" in said
     assert "24 hours not watched in these 24 h" in said
     assert "Round trips, 24 hours no round trips are known" in said
