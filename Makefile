@@ -72,5 +72,5 @@ test-full: lint .venv/browser.installed $(STATE)/id_ed25519 ## the same, and wha
 bench: .venv/dev.installed $(STATE)/id_ed25519 ## how fast a rollout is, against the bare critical path
 	@$(SUDO_KEEP) .venv/bin/python benchmarks/rollout.py; code=$$?; $(GIVE_BACK); exit $$code
 
-pictures: .venv/browser.installed ## the pictures of the probe's page in docs/pictures, made anew
-	@PYTHONPATH=src:tests/probe .venv/bin/python docs/screenshots.py
+pictures: .venv/browser.installed ## the pictures of the pages in docs/pictures, made anew
+	@PYTHONPATH=.:src:tests/probe .venv/bin/python docs/screenshots.py

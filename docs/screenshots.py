@@ -1,6 +1,6 @@
-"""Takes the pictures of the probe's page: `make pictures` for those in docs/, or all of them into a directory.
+"""Takes the pictures of the probe's page and the fleet's: `make pictures` for those in docs/, or all into a directory.
 
-    PYTHONPATH=src:tests/probe .venv/bin/python docs/screenshots.py [DIRECTORY]
+    PYTHONPATH=.:src:tests/probe .venv/bin/python docs/screenshots.py [DIRECTORY]
 
 What they show was lived by a history in seconds (tests/probe/weeks.py); Chromium is Debian's.
 """
@@ -16,6 +16,8 @@ from pathlib import Path
 import weeks
 from browser import NARROW, WIDE, Browser
 
+from tests.plugins.fleets import page_of_many
+
 PICTURES = Path(__file__).resolve().parent / "pictures"
 SIZES = {"wide": WIDE, "narrow": NARROW}
 # A picture in the documentation ends here (px), or with the page.
@@ -29,6 +31,7 @@ KEPT = {
     ("flapping", "wide", "dark"),
     ("flapping", "narrow", "light"),
     ("waiting", "wide", "light"),
+    ("fleet", "wide", "light"),
 }
 
 
@@ -42,15 +45,16 @@ def main() -> None:
     directory = wanted or PICTURES
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as made, Browser() as browser:
-        for name, week in weeks.WEEKS.items():
-            place = Path(made) / name
-            place.mkdir()
-            file = place / "page.html"
-            file.write_text(weeks.shown(week, place, refresh=False))
+        pages = {name: Path(made) / name / "page.html" for name in weeks.WEEKS}
+        for name, file in pages.items():
+            file.parent.mkdir()
+            file.write_text(weeks.shown(weeks.WEEKS[name], file.parent, refresh=False))
+        pages["fleet"] = page_of_many(Path(made), 1000)
+        for name, file in pages.items():
             for size, scheme in product(SIZES, ("light", "dark")):
                 if wanted or (name, size, scheme) in KEPT:
                     browser.show(file.as_uri(), SIZES[size], scheme)
-                    picture = small(browser.picture(None if wanted else HEIGHT[size]))
+                    picture = small(browser.picture(None if wanted and name != "fleet" else HEIGHT[size]))
                     (directory / f"{name}-{size}-{scheme}.png").write_bytes(picture)
 
 

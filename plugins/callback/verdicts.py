@@ -118,10 +118,16 @@ def lines_of(
     return text + (["", *remarks] if remarks else [])
 
 
-def whole(report: dict[str, Any]) -> dict[str, Any]:
-    """A report of which an old probe may have left something out."""
-    nothing = {"address": None, "certificate": None, "renewal": None, "theirs": None}
-    return nothing | {"destinations": [], "findings": [], "remarks": []} | report
+def believed(customer: str, report: dict[str, Any]) -> dict[str, Any]:
+    """The report, or that of an old probe only in as far as it can be relied on."""
+    from ansible.module_utils.fleet_status import entry_of
+
+    entry = entry_of(customer, report, None, "", 0)
+    if entry["cause"] != "old_probe":
+        return report
+    overall = {key: entry[key] for key in ("state", "cause", "evidence", "next_step")}
+    nothing = dict.fromkeys(("certificate", "renewal", "theirs")) | {"destinations": [], "findings": [], "remarks": []}
+    return {"fqdn": entry["fqdn"], "address": entry["address"], "overall": overall, **nothing}
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]  # no types
@@ -170,7 +176,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # no types
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         if self._reports:
-            reports = {name: whole(report) for name, report in self._reports.items()}
+            reports = {name: believed(name, report) for name, report in self._reports.items()}
             self._display.display("\n" + "\n".join(lines_of(reports, self._copies)))
         if not context.CLIARGS.get("check"):
             for directory in sorted({place for place in self._declared.values() if place}):

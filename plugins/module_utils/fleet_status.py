@@ -19,7 +19,7 @@ version.
       fqdn, address
       last_state  what was said when it was asked last, where `state` says that this is too old or not to be relied on
       copy        what there is to say of the controller's copy of the certificate; null when nothing is known
-      report      what `sbc-probe check --json` printed there, or null
+      report      what `sbc-probe check --json` printed there; null where it printed nothing, or in another form
 """
 
 from __future__ import annotations
@@ -84,7 +84,6 @@ def entry_of(
     found |= {name: overall.get(name) for name in ("state", "cause", "evidence", "next_step")}
     if "schema" not in report:
         return found
-    found["report"] = dict(report)
     lacking = sorted(NEEDED - report.keys())
     if report["schema"] != PROBE_SCHEMA or lacking:
         what = f"lacks {', '.join(lacking)}" if lacking else f"has schema {report['schema']}, not {PROBE_SCHEMA}"
@@ -95,6 +94,8 @@ def entry_of(
             "next_step": f"ansible-playbook site.yml --limit {customer}",
             "last_state": found["state"],
         }
+    else:
+        found["report"] = dict(report)
     return found
 
 
@@ -207,6 +208,7 @@ nav a{text-decoration:none}nav a:hover{text-decoration:underline}
 border:1px solid var(--line);border-radius:.5rem}
 .fleet{table-layout:fixed}.fleet th,.fleet td{text-align:left;padding:.5rem .75rem .5rem 0;overflow-wrap:anywhere}
 .fleet b,.fleet small{white-space:normal}
+.fleet .chip{display:inline}.fleet .chip .symbol{margin-right:.35em}
 .verdict nav .symbol{width:1em;height:1em}.taken time{margin-right:.4em}
 .fleet thead th:nth-child(1){width:17%}.fleet thead th:nth-child(3){width:17%}.fleet thead th:nth-child(4){width:13%}
 .fleet thead th:nth-child(5){width:13%}

@@ -187,7 +187,7 @@ def _options(config: Config, given: argparse.Namespace) -> int:
         certificate=given.certificate or config.certificate,
         key=given.key or config.private_key,
         # Ours is issued by others than Microsoft's.
-        roots=given.roots or (config.trusted_roots if name == config.fqdn else config.proxy_roots),
+        roots=given.roots or (config.trusted_roots if name in (config.fqdn, *config.tenants) else config.proxy_roots),
         timeout=given.timeout,
         patience=config.answer_timeout,
         insecure=given.insecure,

@@ -454,7 +454,7 @@ def _exchange(question: Question, tls: ssl.SSLSocket, record: Record, show: Show
         return took
 
     try:
-        answer = _final_answer(tls, request, call_id, begun + question.timeout)
+        answer = sip.final_answer(tls, request, call_id, question.timeout)
     except sip.NotSip as error:
         said = f"answers with something that is no SIP: {error}"
         tell("not_sip", [said])
@@ -482,21 +482,6 @@ def _settle(tls: ssl.SSLSocket, record: Record) -> None:
         # What comes is the alert, or session tickets, which are no data: the certificate is accepted then.
         if select.select([tls], [], [], SETTLING)[0] and not tls.recv(1):
             raise EOFError
-
-
-def _final_answer(tls: ssl.SSLSocket, request: str, call_id: str, deadline: float) -> sip.Message:
-    """The final answer to our request; whatever else comes is not ours. EOFError: the peer ended the connection."""
-    stream = sip.Stream()
-    tls.sendall(request.encode())
-    while True:
-        if (left := deadline - time.monotonic()) <= 0:
-            raise TimeoutError
-        tls.settimeout(left)
-        if not (data := tls.recv(sip.LIMIT)):
-            raise EOFError
-        for message in stream.feed(data):
-            if (message.code or 0) >= 200 and message.get("call-id") in (call_id, None):
-                return message
 
 
 def _no_answer(question: Question, record: Record, error: Exception) -> tuple[str, str, Cause]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import ssl
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.parser import HeaderParser
@@ -43,9 +45,9 @@ class Message:
 
 
 def options_request(uri: str, sender: str, contact: str, sent_by: str) -> tuple[str, str]:
-    """One OPTIONS (RFC 3261, 11.1) to `uri` in the name of `sender` over TLS, and its Call-ID."""
+    """One OPTIONS (RFC 3261, 11.1) to `uri` over TLS, and its Call-ID; `sender` is a host, or user@host."""
     token = secrets.token_hex(8)
-    call_id = f"{token}@{sender}"
+    call_id = f"{token}@{sender.rpartition('@')[2]}"
     lines = (
         f"OPTIONS {uri} SIP/2.0",
         f"Via: SIP/2.0/TLS {sent_by};branch=z9hG4bK{token};rport",
@@ -59,6 +61,25 @@ def options_request(uri: str, sender: str, contact: str, sent_by: str) -> tuple[
         "Content-Length: 0",
     )
     return "\r\n".join((*lines, "", "")), call_id
+
+
+def final_answer(tls: ssl.SSLSocket, request: str, call_id: str, timeout: float) -> Message:
+    """Send a request and wait for its final answer, `timeout` seconds in all; what else comes is not ours.
+
+    Raises TimeoutError, OSError, NotSip, and EOFError where the peer ends the connection.
+    """
+    stream, deadline = Stream(), time.monotonic() + timeout
+    tls.settimeout(timeout)
+    tls.sendall(request.encode())
+    while True:
+        if (left := deadline - time.monotonic()) <= 0:
+            raise TimeoutError
+        tls.settimeout(left)
+        if not (data := tls.recv(LIMIT)):
+            raise EOFError
+        for message in stream.feed(data):
+            if (message.code or 0) >= 200 and message.get("call-id") in (call_id, None):
+                return message
 
 
 class Stream:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 import ssl
 import sys
 from collections.abc import Callable
 
-from sbc_probe import parsed
+from sbc_probe import parsed, sip
 from sbc_probe.config import Config
 from sbc_probe.model import Certificate, ChainFlaw, Lookup, OptionsReply, Port, Reach, Tcp, Unread
 
@@ -19,7 +18,6 @@ RSA_SUITES = "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-
 NO_CHECK_TIME = 0x200000
 # X509_V_ERR_INVALID_PURPOSE: what the certificate may be used for is judged on its own, too.
 INVALID_PURPOSE = 26
-MESSAGE_LIMIT = 1 << 16
 TIMEOUT = 4.0
 
 # What was last verified (the chain, the roots), and what came of it.
@@ -141,41 +139,19 @@ def _sent(tls: ssl.SSLSocket, config: Config) -> list[bytes]:
 
 
 def _options(tls: ssl.SSLSocket, config: Config) -> OptionsReply | Unread:
-    """Send one OPTIONS (RFC 3261, 11.1) and read the final answer."""
+    """Send one OPTIONS and read the final answer."""
     host, port = tls.getsockname()[:2]
-    token = secrets.token_hex(8)
-    request = (
-        f"OPTIONS sip:{config.fqdn}:{config.port};transport=tls SIP/2.0",
-        f"Via: SIP/2.0/TLS {host}:{port};branch=z9hG4bK{token};rport",
-        "Max-Forwards: 70",
-        f"From: <sip:sbc-probe@{config.fqdn}>;tag={token}",
-        f"To: <sip:{config.fqdn}>",
-        f"Call-ID: {token}@{host}",
-        "CSeq: 1 OPTIONS",
-        f"Contact: <sip:sbc-probe@{host}:{port};transport=tls>",
-        "User-Agent: sbc-probe",
-        "Content-Length: 0",
-    )
-    received = b""
+    uri, contact = f"sip:{config.fqdn}:{config.port};transport=tls", f"sip:sbc-probe@{host}:{port};transport=tls"
+    request, call_id = sip.options_request(uri, f"sbc-probe@{config.fqdn}", contact, f"{host}:{port}")
     try:
-        tls.sendall("\r\n".join((*request, "", "")).encode())
-        while b"\r\n\r\n" not in received and len(received) < MESSAGE_LIMIT:
-            if not (chunk := tls.recv(MESSAGE_LIMIT)):
-                return Unread("the connection was closed without an answer")
-            received += chunk
+        answer = sip.final_answer(tls, request, call_id, TIMEOUT)
+    except EOFError:
+        return Unread("the connection was closed without an answer")
+    except sip.NotSip as error:
+        return Unread(f"no SIP answer but {error}")
     except OSError as error:
         return Unread(_why(error))
-    return _reply(received.decode(errors="replace"))
-
-
-def _reply(text: str) -> OptionsReply | Unread:
-    first, *lines = text.split("\r\n\r\n")[0].split("\r\n")
-    words = first.split(" ", 2)
-    if len(words) < 2 or words[0] != "SIP/2.0" or not words[1].isdigit():
-        return Unread(f"no SIP answer but {first[:60]!r}")
-    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    contact = headers.get("contact", headers.get("m"))
-    return OptionsReply(int(words[1]), words[2] if len(words) > 2 else "", contact)
+    return OptionsReply(answer.code or 0, answer.reason, answer.get("contact"))
 
 
 def reach(host: str, found: Lookup, port: int, roots: str) -> Reach:

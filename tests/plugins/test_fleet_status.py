@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from html import unescape
@@ -11,54 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.fleet_status import FRESH, NEEDED, STATES, Entry, entry_of, gathered, page, write
+from ansible.module_utils.fleet_status import FRESH, NEEDED, STATES, gathered, page, write
 
 from sbc_probe.report import SCHEMA
+from tests.plugins.fleets import NOW, RUDE, entries, report
 from tests.plugins.support import ROOT
-
-NOW = 1_800_000_000.0
-RUDE = "403 <script>document.title = 'gone'</script>"
-PROXIES = [f"sip{number}.pstnhub.microsoft.com" for number in ("", 2, 3)]
-
-
-def report(customer: str, state: str = "proven", cause: str | None = None, **changes: Any) -> dict[str, Any]:
-    """What a probe printed."""
-    proven = state == "proven"
-    overall = {
-        "state": state,
-        "cause": cause,
-        "evidence": None if proven else RUDE,
-        "next_step": None if proven else "Go.",
-    }
-    destinations = [
-        {
-            "uri": f"sip:{host}:5061;transport=tls",
-            "host": host,
-            "flags": "AP" if proven else "IP",
-            "flags_meaning": "in words",
-            "verdict": state,
-            "latency_ms": 3.0,
-            "answer_age_s": 3.0,
-        }
-        for host in PROXIES
-    ]
-    common = {
-        "schema": SCHEMA,
-        "fqdn": f"sbc.{customer}.example",
-        "address": "203.0.113.10",
-        "overall": overall,
-        "destinations": destinations,
-        "certificate": {"days_left": 60.0, "life_days": 90.0, "key_type": "RSA", "client_auth": False},
-        "renewal": None,
-        "theirs": {"age_s": 20.0, "source": "52.112.0.1"},
-        "findings": [],
-        "remarks": [],
-    }
-    return common | changes
-
-
-def entries(*reports: tuple[str, dict[str, Any] | None], at: float = NOW) -> dict[str, Entry]:
-    return {customer: entry_of(customer, found, None, "No route to host", at) for customer, found in reports}
 
 
 def states(status: dict[str, Any]) -> dict[str, str]:
@@ -141,6 +99,7 @@ def inventory(tmp_path: Path) -> Path:
         "northwind": gone | {"address": "203.0.113.11"},
         "tailspin": gone,
         "wingtip": {"report": report("wingtip"), "breaks": True},
+        "litware": {"report": report("litware") | {"schema": SCHEMA - 1, "certificate": {"days": 3}}},
     }
     (tmp_path / "hosts.yml").write_text(json.dumps({"sbc": {"hosts": hosts}}))
     verdict = {
@@ -169,6 +128,8 @@ def status_of(inventory: Path, *arguments: str) -> dict[str, Any]:
         check=False,
     )
     assert "WARNING" not in done.stderr, done.stderr
+    if not arguments:
+        assert re.search(r"^litware .* UNKNOWN$", done.stdout, re.MULTILINE), "the table says the same"
     if "--check" not in arguments:
         assert f"All customers: {inventory}/status/status.html" in done.stdout
     status: dict[str, Any] = json.loads((inventory / "status/status.json").read_text())
@@ -180,6 +141,7 @@ def test_a_run_writes_every_customer_that_is_declared(inventory: Path) -> None:
     assert list(states(status).items()) == [
         ("fabrikam", "failed"),
         ("northwind", "unreachable"),
+        ("litware", "unknown"),
         ("wingtip", "unknown"),
         ("tailspin", "no droplet"),
         ("contoso", "proven"),
@@ -189,7 +151,7 @@ def test_a_run_writes_every_customer_that_is_declared(inventory: Path) -> None:
     # The second run finds its files in the inventory, and takes them for no customers.
     status = status_of(inventory, "--limit", "fabrikam")
     assert states(status)["contoso"] == "proven", "another run asked it a moment ago"
-    assert len(status["customers"]) == 5
+    assert len(status["customers"]) == 6
     written = (inventory / "status/status.json").read_text()
     status_of(inventory, "--check")
     assert (inventory / "status/status.json").read_text() == written, "a rehearsal writes nothing"
