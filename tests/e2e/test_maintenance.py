@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,25 @@ def test_maintenance_stops_at_what_is_not_proven(proven: None) -> None:
         assert "What changed" in done.text
     finally:
         world.fault(world.PROXIES[0], "none")
+
+
+@pytest.mark.full
+def test_a_reboot_is_named_and_done_where_it_is_allowed(proven: None) -> None:
+    on_droplet("touch /run/reboot-required")
+    named = world.playbook("playbooks/maintain.yml")
+    assert named.code == 0, named.text
+    assert re.search(r"needed, run again with -e maintain_reboot=true:\s+a new\s+kernel", named.text), named.text
+
+    boot = on_droplet("cat /proc/sys/kernel/random/boot_id")
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(world.playbook, "playbooks/maintain.yml", "-e", "maintain_reboot=true")
+        # A machine of the lab only ends by itself; it is switched on again as its owner would.
+        world.until(lambda: running.done() or world.droplet("true").code != 0, "the droplet goes down")
+        assert not running.done(), running.result().text
+        (droplet,) = world.api("GET", "droplets")["droplets"]
+        world.api("POST", f"droplets/{droplet['id']}/actions", {"type": "power_cycle"})
+        done = running.result()
+    assert done.code == 0, done.text
+    assert re.search(r"done:\s+a new\s+kernel", done.text), done.text
+    assert on_droplet("cat /proc/sys/kernel/random/boot_id") != boot
+    assert "reboot: not needed" in world.playbook("playbooks/maintain.yml").text
