@@ -9,12 +9,12 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 
 from sbc_probe import report
-from sbc_probe.config import DEFAULT_PATH, Config, ConfigError
+from sbc_probe.arguments import parser
+from sbc_probe.config import Config, ConfigError
 from sbc_probe.evidence import collect
 from sbc_probe.findings import ExitCode, State
 from sbc_probe.model import Evidence
@@ -22,14 +22,10 @@ from sbc_probe.resolver import lookup
 from sbc_probe.terminal import plain
 from sbc_probe.verdict import Verdict, judge, judge_swap
 
-EXIT_CODES = "exit code: 0 proven, 1 not proven, 2 unknown, 3 ready, waiting for Microsoft"
-
-SIP_TLS_PORT = 5061
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is that of the verdict, 2 when the configuration cannot be used."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     if options.command == "resolve":
         return _resolve(options.name)
     if options.command == "explain":
@@ -109,24 +105,6 @@ def _resolve(name: str) -> int:
     return ExitCode.PROVEN if found.addresses else ExitCode.FAILED
 
 
-def seconds(text: str) -> float:
-    """A length of time on the command line. ValueError: none that makes sense."""
-    if not 0 <= (given := float(text)) < 86400:
-        raise ValueError
-    return given
-
-
-def at_least(least: float) -> Callable[[str], float]:
-    """The same, and long enough (s) for something to happen."""
-
-    def length_of_time(text: str) -> float:
-        if (given := seconds(text)) < least:
-            raise ValueError
-        return given
-
-    return length_of_time
-
-
 def _renewal(config: Config) -> int:
     from sbc_probe import renewal
 
@@ -162,14 +140,6 @@ def _retire(config: Config, within: float) -> int:
         return ExitCode.FAILED
     print(f"{outcome.old} TLS connections of before have ended")
     return ExitCode.PROVEN
-
-
-def host_and_port(text: str) -> tuple[str, int]:
-    """HOST or HOST:PORT on the command line. ValueError: neither."""
-    host, _, port = text.lower().partition(":")
-    if not host or not 0 < (number := int(port or SIP_TLS_PORT)) < 65536:
-        raise ValueError
-    return host, number
 
 
 def _options(config: Config, given: argparse.Namespace) -> int:
@@ -211,111 +181,6 @@ def _options(config: Config, given: argparse.Namespace) -> int:
         if end.cause:
             print(f"What to do: sbc-probe explain {end.cause}")
     return end.exit_code
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sbc-probe", description="Is this SBC AP at every Microsoft proxy, and if not, why?"
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("check", help="judge once and say why", epilog=EXIT_CODES)
-    check.add_argument("--json", action="store_true", help=f"print the report as JSON, schema version {report.SCHEMA}")
-    check.add_argument(
-        "--ours",
-        action="store_true",
-        help="judge only what a new configuration can break: Kamailio, its port, the certificate it serves, its "
-        "answer to OPTIONS, the destinations it has loaded",
-    )
-    check.add_argument(
-        "--wait",
-        nargs="?",
-        type=float,
-        const=float("nan"),
-        metavar="SECONDS",
-        help="look again until proven, for at most SECONDS; without a number for as long as the timers of Kamailio "
-        "and Microsoft may still change the verdict",
-    )
-    serve = commands.add_parser("serve", help="serve /healthz, /metrics and /status.json on loopback")
-    resolve = commands.add_parser(
-        "resolve",
-        help="the IPv4 addresses of a name as the name servers give them, past /etc/hosts and every cache here",
-    )
-    resolve.add_argument("name")
-    delegation = commands.add_parser(
-        "delegation",
-        help="whether _acme-challenge of a name is delegated to this machine, so that certbot can answer for it here; "
-        "port 53 must be open and free",
-    )
-    delegation.add_argument("base", help="the FQDN of the SBC")
-    renewal = commands.add_parser(
-        "renewal",
-        help="note what certbot's last run came to, as root and right after it",
-        epilog="exit code: 0 nothing failed, 1 something did: one line says what and what to do",
-    )
-    retire = commands.add_parser(
-        "retire",
-        help="close, one by one, the TLS connections that are open now, so that they come back with a new certificate",
-        epilog="exit code: 0 all have ended, 1 some have not",
-    )
-    retire.add_argument("--within", type=seconds, required=True, metavar="SECONDS", help="spread them over this long")
-    watch = commands.add_parser(
-        "watch",
-        help="look every few seconds: the report, and below it what has changed",
-        description="Shows the report of `check` and what has changed, live, until q or Ctrl-C. Where the output is no "
-        "terminal it writes one line for each change. NO_COLOR=1 turns colours off.",
-    )
-    watch.add_argument(
-        "--interval",
-        type=at_least(0.5),
-        default=2.0,
-        metavar="SECONDS",
-        help="from one look to the next; default: %(default)g",
-    )
-    explain = commands.add_parser(
-        "explain",
-        help="the words for a state of the dispatcher, such as IP, or for a cause, such as proxy_tls",
-        epilog="exit code: 0, or 2 for a word that is neither",
-    )
-    explain.add_argument("what", nargs="?", metavar="WORD", help="without it all of them are listed")
-    options = commands.add_parser(
-        "options",
-        help="send one OPTIONS over TLS to one host and show everything that is seen on the way",
-        description="Sends one OPTIONS over TLS, as Kamailio would, and shows each step: DNS, TCP, TLS with both "
-        "certificates, the request, the answer. Run it as root, who may read the SBC's private key. Nothing is sent "
-        "to a peer whose certificate does not verify.",
-        epilog="exit code: 0 answered with 2xx in time, 1 not, 2 it could not be tried",
-    )
-    options.add_argument(
-        "host",
-        type=host_and_port,
-        metavar="HOST[:PORT]",
-        help=f"a name or an IPv4 address; port {SIP_TLS_PORT} by default",
-    )
-    options.add_argument(
-        "--name", type=str.lower, help="ask for this name in TLS (SNI), and find it in the certificate; default: HOST"
-    )
-    options.add_argument(
-        "--from", dest="sender", metavar="FQDN", help="be this one, in From and Contact; default: the SBC's"
-    )
-    options.add_argument(
-        "--certificate", metavar="FILE", help="show this one (PEM, with its chain); default: the SBC's"
-    )
-    options.add_argument("--key", metavar="FILE", help="its private key; default: the SBC's")
-    options.add_argument(
-        "--roots",
-        metavar="FILE",
-        help="roots for the other's certificate; default: those that the SBC accepts of Microsoft",
-    )
-    options.add_argument(
-        "--timeout", type=at_least(0.1), default=10.0, metavar="SECONDS", help="for each step; default: %(default)g"
-    )
-    options.add_argument(
-        "--insecure", action="store_true", help="send it even if the other's certificate does not verify"
-    )
-    options.add_argument("--json", action="store_true", help="print one JSON document, with the exit code in it")
-    for command in (check, watch, serve, delegation, renewal, retire, options):
-        command.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
-    return parser
 
 
 def _check(config: Config, ours: bool, wait: float | None) -> tuple[Evidence, Verdict]:
