@@ -5,16 +5,20 @@ docs/monitoring.md lists them. Counters of OPTIONS are Kamailio's own and begin 
 
 from __future__ import annotations
 
-import platform
+import sys
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
-
 from sbc_probe import __version__, renewal
+from sbc_probe.exposition import (
+    Collector,
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from sbc_probe.findings import State
 from sbc_probe.history import History
 from sbc_probe.model import Clock, Evidence, Kamailio, Memory, PacketFilter, Renewal
@@ -121,7 +125,7 @@ def _probe(monitor: Monitor, evidence: Evidence) -> Iterator[Metric]:
     yield _gauge(
         "sbc_probe_build_info",
         "The probe's version and that of its Python.",
-        {(__version__, platform.python_version()): 1.0},
+        {(__version__, ".".join(map(str, sys.version_info[:3]))): 1.0},
         "version", "python",
     )  # fmt: skip
     yield _single("sbc_evidence_timestamp_seconds", "When the evidence was gathered.", evidence.taken_at)

@@ -12,27 +12,21 @@ longer fresh every answer says so by 503, and /metrics then shows the probe's ow
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler
+from functools import partial
 from pathlib import Path
-from socketserver import ThreadingTCPServer
-from typing import Any
-
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.exposition import choose_encoder
 
 from sbc_probe import page
 from sbc_probe.config import Config
 from sbc_probe.evidence import collect
+from sbc_probe.exposition import CollectorRegistry, ProcessCollector, choose_encoder
 from sbc_probe.findings import State
 from sbc_probe.history import History
 from sbc_probe.journal import Changes
@@ -40,21 +34,7 @@ from sbc_probe.metrics import Observer, VerdictCollector
 from sbc_probe.model import Evidence
 from sbc_probe.report import as_json
 from sbc_probe.verdict import Verdict, aged, judge
-
-# A client may take this long (s) between two pieces of its request, and so many may be served at a time.
-PATIENCE = 5.0
-CONNECTIONS = 16
-# Linux: an address may be listened on before the machine has it (ip(7)).
-IP_FREEBIND = 15
-TEXT = "text/plain; charset=utf-8"
-# The page carries its own style and pictures, runs no script of anybody and is shown in nobody's frame.
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
+from sbc_probe.web import Answer, Request, Server
 
 
 def refresh_interval(config: Config) -> float:
@@ -136,104 +116,26 @@ class Monitor:
             return self._made[what]
 
 
-class Server(ThreadingTCPServer):
-    """HTTP on one address for one Monitor. Of too many clients the one that came first is hung up on."""
-
-    allow_reuse_address = True
-    daemon_threads = True
-    request_queue_size = 32
-
-    def __init__(self, monitor: Monitor, address: tuple[str, int]) -> None:
-        self.monitor = monitor
-        self._open: dict[int, socket.socket] = {}
-        self._guard = threading.Lock()
-        super().__init__(address, Handler)
-
-    def server_bind(self) -> None:
-        self.socket.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
-        super().server_bind()
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._guard:
-            while len(self._open) >= CONNECTIONS:
-                with contextlib.suppress(OSError):
-                    self._open.pop(next(iter(self._open))).shutdown(socket.SHUT_RDWR)
-            self._open[id(request)] = request
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        with self._guard:
-            self._open.pop(id(request), None)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news; a fault of ours is."""
-        if not isinstance(sys.exception(), OSError):
-            traceback.print_exc()
-
-
-class Handler(BaseHTTPRequestHandler):
-    """One request."""
-
-    server: Server
-    server_version = "sbc-probe"
-    sys_version = ""
-    timeout = PATIENCE
-
-    def do_GET(self) -> None:
-        try:
-            path, _, query = self.path.partition("?")
-            self._send(*self._answer(path, query))
-        except OSError:
-            raise
-        except Exception:
-            traceback.print_exc()
-            self._send(500, TEXT, b"a fault of the probe itself: journalctl -u sbc-probe\n")
-
-    do_HEAD = do_GET
-
-    def do_POST(self) -> None:
-        self._send(405, TEXT, b"GET or HEAD only\n")
-
-    do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_POST
-
-    def _answer(self, path: str, query: str) -> tuple[int, str, bytes]:
-        monitor = self.server.monitor
-        fresh = monitor.is_fresh()
-        code = 200 if fresh else 503
-        match path:
-            case "/":
-                return code, "text/html; charset=utf-8", monitor.page(still=query == "still")
-            case "/healthz":
-                return code, TEXT, b"ok\n" if fresh else b"stale\n"
-            case "/readyz":
-                _, verdict = monitor.latest()
-                proven = fresh and verdict.state is State.PROVEN
-                return 200 if proven else 503, TEXT, f"{words(verdict) if fresh else 'stale'}\n".encode()
-            case "/status.json":
-                return code, "application/json", monitor.status()
-            case "/metrics":
-                return 200, *monitor.metrics(self.headers.get("Accept", ""))
-            case _:
-                return 404, TEXT, b"/ /healthz /readyz /status.json /metrics\n"
-
-    def _send(self, code: int, content_type: str, body: bytes) -> None:
-        self.send_response(code)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        if code == 405:
-            self.send_header("Allow", "GET, HEAD")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def end_headers(self) -> None:
-        for name, value in HEADERS.items():
-            self.send_header(name, value)
-        super().end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Stay quiet: every scrape would be a line in the journal."""
+def answer(monitor: Monitor, request: Request) -> Answer:
+    """What somebody gets who asks for this."""
+    fresh = monitor.is_fresh()
+    code = 200 if fresh else 503
+    match request.path:
+        case "/":
+            return Answer(code, monitor.page(still=request.query == "still"), "text/html; charset=utf-8")
+        case "/healthz":
+            return Answer(code, b"ok\n" if fresh else b"stale\n")
+        case "/readyz":
+            _, verdict = monitor.latest()
+            proven = fresh and verdict.state is State.PROVEN
+            return Answer(200 if proven else 503, f"{words(verdict) if fresh else 'stale'}\n".encode())
+        case "/status.json":
+            return Answer(code, monitor.status(), "application/json")
+        case "/metrics":
+            content_type, text = monitor.metrics(request.headers.get("accept", ""))
+            return Answer(200, text, content_type)
+        case _:
+            return Answer(404, b"/ /healthz /readyz /status.json /metrics\n")
 
 
 def words(verdict: Verdict) -> str:
@@ -263,7 +165,7 @@ def run(config: Config, stop: threading.Event) -> None:
     """
     monitor = Monitor(config)
     for address in config.listen_addresses:
-        server = Server(monitor, address)
+        server = Server(address, partial(answer, monitor))
         # The interval is that of a look whether to shut down, which nobody asks of it: it ends with the process.
         threading.Thread(target=server.serve_forever, args=(3600,), name="http", daemon=True).start()
     notify(f"READY=1\nSTATUS={monitor.summary()}")

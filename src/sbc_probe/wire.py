@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import ssl
+import subprocess
 import sys
-from collections.abc import Callable
 
 from sbc_probe import parsed, sip
 from sbc_probe.config import Config
@@ -19,6 +20,8 @@ NO_CHECK_TIME = 0x200000
 # X509_V_ERR_INVALID_PURPOSE: what the certificate may be used for is judged on its own, too.
 INVALID_PURPOSE = 26
 TIMEOUT = 4.0
+
+VERIFY = "import sys; sys.path.insert(0, sys.argv[1]); from sbc_probe.wire import verify; verify(sys.argv[2])"
 
 # What was last verified (the chain, the roots), and what came of it.
 _verified: tuple[tuple[object, ...], ChainFlaw | None] | None = None
@@ -71,20 +74,20 @@ def _why(error: OSError) -> str:
             return error.strerror or str(error)
 
 
+def _handshake(config: Config, context: ssl.SSLContext) -> ssl.SSLSocket:
+    return context.wrap_socket(_connect(config.address, config.port), server_hostname=config.fqdn)
+
+
 def read_port(config: Config) -> Port:
     """Handshake with our own port as Microsoft would, and send it an OPTIONS."""
     address, port = config.address, config.port
-
-    def handshake(context: ssl.SSLContext) -> ssl.SSLSocket:
-        return context.wrap_socket(_connect(address, port), server_hostname=config.fqdn)
-
     rsa_suites = True
     try:
         try:
-            tls = handshake(_context(suites=RSA_SUITES))
+            tls = _handshake(config, _context(suites=RSA_SUITES))
         except ssl.SSLError:
             rsa_suites = False
-            tls = handshake(_context())
+            tls = _handshake(config, _context())
         with tls:
             sent, options = _sent(tls, config), _options(tls, config)
     except _Closed as closed:
@@ -97,35 +100,63 @@ def read_port(config: Config) -> Port:
         return Port("open", Unread("no certificate was sent"), rsa_suites, None, options)
     leaf, *others = parsed.from_ders(sent)
     intermediates = tuple(other for other in others if isinstance(other, Certificate))
-    flaw = _chain_flaw(sent, config.trusted_roots, handshake)
+    flaw = _chain_flaw(sent, config)
     return Port("open", leaf, rsa_suites, flaw, options, intermediates)
 
 
-def _chain_flaw(
-    sent: list[bytes], roots: str, handshake: Callable[[ssl.SSLContext], ssl.SSLSocket]
-) -> ChainFlaw | None:
-    """Let OpenSSL verify the chain in another handshake. It takes 10 ms to read Debian's roots, so its word is kept."""
+def _chain_flaw(sent: list[bytes], config: Config) -> ChainFlaw | None:
+    """Why the chain leads to no trusted root; the answer is kept for as long as neither it nor the roots change."""
     global _verified
+    roots = config.trusted_roots
     try:
         question = (*sent, roots, os.stat(roots).st_mtime_ns)
-        if _verified and _verified[0] == question:
-            return _verified[1]
+    except OSError as error:
+        return ChainFlaw(False, f"{roots}: {error.strerror}")
+    if _verified and _verified[0] == question:
+        return _verified[1]
+    settled, flaw = _verify(sent, config)
+    if settled:
+        _verified = question, flaw
+    return flaw
+
+
+def _verify(sent: list[bytes], config: Config) -> tuple[bool, ChainFlaw | None]:
+    """Let OpenSSL verify the chain in another handshake; False: that came to no word on the chain.
+
+    In a child, since a hundred roots once read stay in the memory of a process that lives long.
+    """
+    asked = [config.address, config.port, config.fqdn, config.trusted_roots, [der.hex() for der in sent]]
+    try:
+        said = subprocess.run(
+            [sys.executable, "-I", "-c", VERIFY, parsed.HOME, json.dumps(asked)],
+            capture_output=True,
+            timeout=3 * TIMEOUT,
+            check=True,
+        )
+        settled, found = json.loads(said.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return False, ChainFlaw(False, f"the chain was not verified: {error}")
+    return settled, ChainFlaw(*found) if found else None
+
+
+def verify(asked: str) -> None:
+    """What the child of `_verify` does: print whether that settles it, and the fields of a ChainFlaw or null."""
+    address, port, fqdn, roots, ders = json.loads(asked)
+    settled, flaw = True, None
+    try:
         context = _context(roots)
         context.verify_flags |= NO_CHECK_TIME
         # Later versions send tickets after the handshake; Kamailio would complain that nobody read them.
         context.maximum_version = ssl.TLSVersion.TLSv1_2
-        handshake(context).close()
+        context.wrap_socket(_connect(address, port), server_hostname=fqdn).close()
     except ssl.SSLCertVerificationError as error:
-        flaw = parsed.chain_flaw(sent, roots)
+        flaw = parsed.chain_flaw([bytes.fromhex(der) for der in ders], roots)
         if flaw is None and error.verify_code != INVALID_PURPOSE:
             flaw = ChainFlaw(False, _why(error))
     except OSError as error:
-        # No word on the chain, so it is not kept.
-        return ChainFlaw(False, _why(error) if isinstance(error, ssl.SSLError) else f"{roots}: {_why(error)}")
-    else:
-        flaw = None
-    _verified = question, flaw
-    return flaw
+        settled = False
+        flaw = ChainFlaw(False, _why(error) if isinstance(error, ssl.SSLError) else f"{roots}: {_why(error)}")
+    print(json.dumps([settled, flaw and [flaw.incomplete, flaw.why]]))
 
 
 def _sent(tls: ssl.SSLSocket, config: Config) -> list[bytes]:

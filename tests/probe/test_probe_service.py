@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import pytest
 from by_hand import CLOSED, CONFIG, NOW, PROXIES, SILENT, answered, destination, evidence, kamailio, theirs
 from prometheus_client.parser import text_string_to_metric_families
 
-from sbc_probe import service
+from sbc_probe import service, web
 from sbc_probe.history import History
 from sbc_probe.model import Clock, Connection, Evidence, Lookup, Memory, PacketFilter, Renewal, Unread
 
@@ -35,7 +36,7 @@ class Running:
     def __init__(self) -> None:
         self.evidence = evidence()
         self.monitor: service.Monitor
-        self.server: service.Server
+        self.server: web.Server
         self.port = 0
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], str]:
@@ -67,7 +68,7 @@ def running(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Running
     monkeypatch.setattr(service, "collect", lambda config: running.evidence)
     monkeypatch.setattr("time.time", lambda: NOW)
     running.monitor = service.Monitor(replace(CONFIG, history=str(tmp_path / "history.sqlite")))
-    running.server = server = service.Server(running.monitor, ("127.0.0.1", 0))
+    running.server = server = web.Server(("127.0.0.1", 0), partial(service.answer, running.monitor))
     running.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -196,7 +197,7 @@ def test_slow_clients_do_not_keep_others_out(running: Running) -> None:
     """Clients that never end their request, never begin it, or never read: more of them than are served at once."""
     with contextlib.ExitStack() as stack:
         slow = []
-        for number in range(5 * service.CONNECTIONS):
+        for number in range(5 * web.CONNECTIONS):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=30))
             client.sendall([b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"][number % 3])
             slow.append(client)
@@ -204,16 +205,65 @@ def test_slow_clients_do_not_keep_others_out(running: Running) -> None:
         assert running.get("/status.json")[0] == 200
         # The first of them was hung up on.
         assert slow[0].recv(100) == b""
-        assert threading.active_count() < 3 * service.CONNECTIONS
-        assert len(running.server._open) <= service.CONNECTIONS
+        assert threading.active_count() < 3 * web.CONNECTIONS
+        assert len(running.server.connections) <= web.CONNECTIONS
 
 
-def test_garbage_is_refused(running: Running) -> None:
-    for garbage in (b"\x16\x03\x01\x02\x00" * 40 + b"\r\n\r\n", b"GET " + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n"):
-        with socket.create_connection(("127.0.0.1", running.port), timeout=30) as client:
+@pytest.mark.parametrize(
+    ("garbage", "code"),
+    [
+        (b"\x16\x03\x01\x02\x00" * 40 + b"\r\n\r\n", b"400"),
+        (b"GET / HTTP/2\r\n\r\n", b"400"),
+        (b"GET\r\n\r\n", b"400"),
+        (b"GET " + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", b"431"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 90000\r\n\r\n" + b"x" * 90_000, b"405"),
+    ],
+)
+def test_garbage_is_refused(running: Running, garbage: bytes, code: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=30) as client:
+        with contextlib.suppress(ConnectionError):
             client.sendall(garbage)
-            assert client.recv(4096)[:12] in (b"HTTP/1.0 400", b"HTTP/1.0 414", b"<!DOCTYPE HT")
+        assert client.recv(4096).startswith(b"HTTP/1.1 " + code)
     assert running.get("/healthz")[0] == 200
+
+
+def test_a_request_may_come_in_pieces(running: Running) -> None:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=30) as client:
+        for byte in b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n":
+            client.sendall(bytes([byte]))
+        assert client.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+def test_a_client_has_only_so_much_time(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "PATIENCE", 0.2)
+    with socket.create_connection(("127.0.0.1", running.port), timeout=30) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n")
+        assert client.recv(100) == b""
+
+
+def test_openmetrics_for_those_who_want_them(running: Running) -> None:
+    _, headers, body = running.ask("/metrics", Accept="application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
+    assert headers["Content-Type"].startswith("application/openmetrics-text")
+    assert body.endswith("# EOF\n")
+    assert running.get("/metrics")[1].startswith("text/plain; version=0.0.4")
+
+
+def test_the_service_is_spared_what_it_does_not_use() -> None:
+    """In a process of its own: what stood in for it is gone, too, and can be imported."""
+    said = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, sbc_probe.service; loaded = set(sys.modules);"
+            "print(*loaded & {'http.server', 'urllib.request', 'wsgiref.simple_server', 'cryptography', 'email'});"
+            "import urllib.request; print(urllib.request.Request('http://x.example').host)",
+        ],
+        env={**os.environ, "PYTHONPATH": str(Path(service.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout == "\nx.example\n"
 
 
 def test_metrics_of_a_proven_sbc(running: Running) -> None:
