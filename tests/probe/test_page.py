@@ -302,7 +302,8 @@ def test_tops_of_plots() -> None:
 def test_the_pictures_in_the_documentation_are_small_and_all_of_them_shown() -> None:
     pages = Path(__file__).parents[2] / "docs"
     pictures = {picture.name: picture.stat().st_size for picture in (pages / "pictures").iterdir()}
-    assert set(re.findall(r"pictures/([a-z-]+\.png)", (pages / "page.md").read_text())) == set(pictures)
+    text = "".join(page.read_text() for page in pages.glob("*.md"))
+    assert set(re.findall(r"pictures/([a-z-]+\.png)", text)) == set(pictures)
     assert max(pictures.values()) <= 100_000
 
 
