@@ -66,10 +66,10 @@ PAIRS = {
     ),
     "TX": Pair(
         "trying: failing, the threshold is not reached",
-        "As TP, but Kamailio does not say that it goes on asking.",
-        "The first OPTIONS after a start or reload was lost or refused.",
-        "As for TP. If it stays longer than an interval: `kamcmd dispatcher.reload`, then `kamcmd evrexec.run "
-        "evrexec:ping`.",
+        "Calls still go there. This configuration asks it all the same: the next OPTIONS makes it AP, TP or IP.",
+        "Kamailio itself makes TP here. Somebody used `kamcmd dispatcher.set_state tx`, or gave its record in "
+        "`dispatcher.list` the flag 2.",
+        "Wait one interval (60 s), or ask now: `kamcmd evrexec.run evrexec:ping`.",
     ),
     "TN": Pair(
         "trying: failing, excluded from OPTIONS",
@@ -88,7 +88,7 @@ PAIRS = {
     "IX": Pair(
         "set inactive by the administrator, not probed",
         "No call goes there. This configuration asks it all the same, so the next good answer makes it AP.",
-        "Somebody used `kamcmd dispatcher.set_state ix`.",
+        "Somebody used `kamcmd dispatcher.set_state ix`, or gave its record in `dispatcher.list` the flag 1.",
         _AGAIN,
     ),
     "IN": Pair(
@@ -98,14 +98,14 @@ PAIRS = {
         _RUN,
     ),
     "DP": Pair(
-        "disabled by the administrator, still probed",
-        "No call goes there, whatever it answers.",
-        "Somebody used `kamcmd dispatcher.set_state dp`.",
-        _AGAIN,
+        "disabled by the administrator, marked to be probed",
+        "No call goes there and no OPTIONS either, in spite of the P.",
+        "Its record in `dispatcher.list` has the flags 4 and 8: somebody edited it. `set_state dp` makes DX of it.",
+        _RUN,
     ),
     "DX": Pair(
         "disabled by the administrator",
-        "No call goes there and no OPTIONS either, until somebody enables it; Kamailio's next start does, too.",
+        "No call goes there and no OPTIONS either, until somebody enables it. A reload or start does, too.",
         "Somebody used `kamcmd dispatcher.set_state dx`, for a maintenance or to keep calls away from a proxy.",
         _AGAIN,
     ),
