@@ -273,6 +273,19 @@ def dns_fault(options: argparse.Namespace) -> None:
     print(f"{options.name}: {' '.join(options.what)}")
 
 
+def clock(options: argparse.Namespace) -> None:
+    silent = options.ahead == SILENT
+    state = control("PUT", "clock/state", {"silent": True} if silent else {"ahead": _seconds_ahead(options.ahead)})
+    print("the time server says nothing" if silent else f"the time server is {state['ahead']:g} s ahead")
+
+
+def _seconds_ahead(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise LabError(f"{text!r} is no number of seconds") from None
+
+
 def close(options: argparse.Namespace) -> None:
     api = f"http://127.0.0.1:{settings.API_PORT}/v2/firewalls"
     headers = {"Authorization": "Bearer lab", "Content-Type": "application/json"}
@@ -366,6 +379,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         help=f"{SILENT}: no answer; {ABSENT}: no such name; one or more addresses; {NO_FAULT}: the truth",
     )
+    clock_parser = command("clock", clock, "let the time server be wrong, so that a droplet takes its own clock for it")
+    clock_parser.add_argument("ahead", help=f"seconds that it is ahead of this machine; 0: right; {SILENT}: no answer")
     close_parser = command("close", close, "take a port out of a customer's cloud firewall, as somebody would by hand")
     close_parser.add_argument("port", type=int)
     close_parser.add_argument("customer", nargs="?", default="contoso")

@@ -17,13 +17,14 @@ from lab.http import body_of
 from lab.microsoft import ca
 
 GROUP = "lab"
-_SOCKETS = ("acme", "dns", "microsoft")
+_SOCKETS = ("acme", "clock", "dns", "microsoft")
 
 
 def _names() -> dict[str, str]:
     proxies = {name: address for name, (_, address) in settings.MICROSOFT_PROXIES.items()}
     directories = {host: address for host, address, _ in settings.ACME.values()}
-    return proxies | directories | {settings.PACKAGES_NAME: settings.CONTROLLER_ADDRESS}
+    clocks = dict.fromkeys(settings.TIME_NAMES, settings.TIME_ADDRESS)
+    return proxies | directories | clocks | {settings.PACKAGES_NAME: settings.CONTROLLER_ADDRESS}
 
 
 async def _ask(service: str, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:

@@ -1,4 +1,4 @@
-"""What the lab's Internet consists of besides droplets: DNS, ACME directories, Microsoft and a package proxy."""
+"""What the lab's Internet consists of besides droplets: DNS, time, ACME directories, Microsoft and a package proxy."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ class Services:
         Raises RuntimeError naming the service and its log when one does not come up.
         """
         dns = network.add_host("dns", [settings.DNS_ADDRESS])
+        clock = network.add_host("clock", [settings.TIME_ADDRESS])
         acme = network.add_host("acme", [address for _, address, _ in settings.ACME.values()])
         microsoft = network.add_host("microsoft", [address for _, address in settings.MICROSOFT_PROXIES.values()])
         hosts = [host for host, _, _ in settings.ACME.values()]
@@ -69,6 +70,9 @@ class Services:
         await self._spawn(
             "dns", dns, sys.executable, "-m", "lab.dns", "--listen", settings.DNS_ADDRESS, "--control", str(socket)
         )
+        told = settings.RUN / "clock.sock"
+        listen = ("--listen", settings.TIME_ADDRESS, "--control", str(told))
+        await self._spawn("clock", clock, sys.executable, "-m", "lab.clock", *listen)
         pebbles = []
         for name, directory in directories.items():
             pebbles.append("pebble" if name == "production" else f"pebble-{name}")
@@ -80,6 +84,7 @@ class Services:
         await self._spawn("microsoft", microsoft, sys.executable, "-m", "lab.microsoft", "--config", config)
         await asyncio.gather(
             self._wait_for_socket(socket, "dns"),
+            self._wait_for_socket(told, "clock"),
             self._wait_for_socket(settings.RUN / "acme.sock", "acme", *pebbles),
             self._wait_for_socket(settings.RUN / "microsoft.sock", "microsoft"),
             self._wait_for("packages", settings.CONTROLLER_ADDRESS, settings.PROXY_PORT),
