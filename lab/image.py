@@ -28,8 +28,16 @@ PACKAGES = (
     "curl",
     "procps",
 )
-# What the product installs there and tests run without a droplet.
-PRODUCT = ("kamailio", "kamailio-tls-modules", "certbot", "python3-certbot-dns-standalone", "nftables")
+# What the product installs there and tests run without a droplet, and what they move its clock with.
+PRODUCT = (
+    "kamailio",
+    "kamailio-tls-modules",
+    "certbot",
+    "python3-certbot-dns-standalone",
+    "python3-prometheus-client",
+    "nftables",
+    "libfaketime",
+)
 SUITE = "trixie"
 ROOTFS = settings.IMAGE / "rootfs"
 _STAMP = settings.IMAGE / "recipe"

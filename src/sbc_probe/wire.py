@@ -35,9 +35,9 @@ class _Closed(OSError):
         self.kind = kind
 
 
-def _connect(address: str, port: int, timeout: float = TIMEOUT) -> socket.socket:
+def _connect(address: str, port: int, source: str = "") -> socket.socket:
     try:
-        return socket.create_connection((address, port), timeout)
+        return socket.create_connection((address, port), TIMEOUT, (source, 0))
     except ConnectionRefusedError:
         raise _Closed("refused") from None
     except TimeoutError:
@@ -75,7 +75,8 @@ def _why(error: OSError) -> str:
 
 
 def _handshake(config: Config, context: ssl.SSLContext) -> ssl.SSLSocket:
-    return context.wrap_socket(_connect(config.address, config.port), server_hostname=config.fqdn)
+    # From our own address, by which Kamailio tells us from Microsoft.
+    return context.wrap_socket(_connect(config.address, config.port, config.address), server_hostname=config.fqdn)
 
 
 def read_port(config: Config) -> Port:

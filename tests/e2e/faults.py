@@ -582,7 +582,7 @@ ELSEWHERE = {
     "tenant_elsewhere": "tests/probe/test_verdict.py",
     "tenant_unchecked": "tests/probe/test_verdict.py",
     "memory_low": "tests/probe/test_verdict.py",
-    "clock_wrong": "tests/probe/test_verdict.py",
+    "clock_wrong": "tests/kamailio/test_probe_under_stress.py",
     "clock_unchecked": "tests/probe/test_verdict.py",
     "clouds_outdated": "tests/probe/test_verdict.py",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def start(directory: Path) -> Iterator[Start]:
     """Start Kamailio with the product's configuration, these proxies and variables; it ends with the test."""
     with contextlib.ExitStack() as stack:
 
-        def begin(hosts: list[str] = PROXIES, **variables: Any) -> Sbc:
+        def begin(hosts: list[str] = PROXIES, environment: Sequence[str] = (), **variables: Any) -> Sbc:
             handshakes.make_certificates(directory)
             handshakes.issue(directory, "peer", "peer", *PROXIES)
             facts = {
@@ -49,11 +49,11 @@ def start(directory: Path) -> Iterator[Start]:
             proxies = [Proxy(address, directory) for address in PROXIES]
             for proxy in proxies:
                 stack.callback(proxy.close)
-            kamailio = start_kamailio(directory)
-            stack.callback(wait_for, lambda: not listens_on_port())
-            stack.callback(kamailio.wait, timeout=PATIENCE)
-            stack.callback(kamailio.kill)
+            kamailio = start_kamailio(directory, *environment)
             sbc = Sbc(directory, kamailio, proxies, variables)
+            stack.callback(wait_for, lambda: not listens_on_port())
+            stack.callback(lambda: sbc.process.wait(timeout=PATIENCE))
+            stack.callback(lambda: sbc.process.kill())
 
             def listens() -> bool:
                 assert kamailio.poll() is None, (directory / "log").read_text()

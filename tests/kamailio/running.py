@@ -142,12 +142,18 @@ class Proxy:
                         session.sendall(handshakes.answer(self.requests[-1]).replace(b"200 OK", status.encode(), 1))
 
 
-def start_kamailio(directory: Path) -> subprocess.Popen[bytes]:
-    """Start Kamailio with the configuration in directory; what it says goes to the file `log` there."""
+def start_kamailio(directory: Path, *environment: str) -> subprocess.Popen[bytes]:
+    """Start Kamailio with the configuration in directory; what it says goes to the file `log` there.
+
+    `environment` are NAME=VALUE for it alone, and not for the programs that start it.
+    """
     inside = Path("/") / directory.relative_to(ROOT)
     with (directory / "log").open("wb") as log:
         return subprocess.Popen(
-            command("kamailio", "-DD", "-E", "-f", inside / "kamailio.cfg", "-P", inside / "pid", "-Y", inside),
+            command(
+                *("env", *environment, "kamailio", "-DD", "-E"),
+                *("-f", inside / "kamailio.cfg", "-P", inside / "pid", "-Y", inside),
+            ),
             stdout=log,
             stderr=log,
             env=os.environ | {name: value.replace(LIVE, str(inside)) for name, value in UNIT if LIVE in value},
