@@ -15,8 +15,8 @@ PROXY = world.PROXIES[1]
 # What the command says of a proxy with each fault of the lab's: the cause, the last step, how that ended, words.
 FAULTS = {
     "down": ("proxy_unreachable", "tcp", "refused", "refuses TCP"),
+    "blackhole": ("proxy_unreachable", "tcp", "timeout", "no answer to TCP"),
     "distrust": ("proxy_tls", "tls", "alert", "it refuses our certificate"),
-    "mute": ("proxy_tls", "tls", "silent", "says nothing in TLS"),
     "misnamed": ("proxy_certificate_name", "tls", "unverified", f"not for {PROXY}"),
     "expired": ("proxy_certificate_expired", "tls", "unverified", "expired"),
     "untrusted": ("proxy_certificate_untrusted", "tls", "unverified", "no root"),
@@ -37,23 +37,23 @@ def options(*arguments: str) -> dict[str, Any]:
 @pytest.fixture
 def without_faults(trunk: None) -> Iterator[None]:
     yield
-    world.fault(PROXY, "none")
+    world.lab("break", PROXY, "none")
 
 
 def test_one_options_tells_every_fault_apart(without_faults: None) -> None:
-    world.fault(PROXY, "none")
+    world.lab("break", PROXY, "none")
     good = options(PROXY)
     assert (good["cause"], good["exit_code"]) == (None, 0), good
     tls, answer = good["steps"]["tls"], good["steps"]["answer"]
     assert (tls["asked"], tls["shown"], tls["verified"], answer["code"]) == (True, True, True, 200)
     for kind, expected in FAULTS.items():
-        world.fault(PROXY, kind)
+        world.lab("break", PROXY, kind)
         report = options(PROXY)
         last = list(report["steps"])[-1]
         assert (report["cause"], last, report["steps"][last]["outcome"]) == expected[:3], (kind, report)
         assert expected[3] in report["meaning"]
         assert report["exit_code"] == 1
-    world.fault(PROXY, "none")
+    world.lab("break", PROXY, "none")
     stranger = options(PROXY, "--from", "sbc.fabrikam.example")
     assert stranger["cause"] == "proxy_forbids", "another FQDN is not in the certificate"
     assert options(world.FQDN)["exit_code"] == 0, "the SBC itself answers, and its own roots are taken"
