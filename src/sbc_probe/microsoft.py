@@ -111,14 +111,12 @@ def flaw_of(config: Config, evidence: Evidence, kamailio: Kamailio, destination:
     start = _past(kamailio.loaded_at, now)
     begin = max((at for at in (sent_at, start) if at is not None), default=None)
 
-    if flags[:1] == "D" or flags == "IX":
-        return _disabled(destination)
-    if flags[1:] == "N":
-        return _excluded(destination)
-    if found := _elsewhere(config, evidence, destination):
+    if found := _by_hand(destination) or _elsewhere(config, evidence, destination):
         return found
     if begin is None or (destination.sent_at is not None and sent_at is None):
         return _no_way(config, evidence, destination) or _set_back(destination, round_time, now)
+    if now > begin + 2 * round_time:
+        return _no_way(config, evidence, destination) or _pings_stopped(config, destination, now - begin)
     overdue = now > begin + answer_time
     answered = answer is not None and answer.at >= begin
 
@@ -129,8 +127,6 @@ def flaw_of(config: Config, evidence: Evidence, kamailio: Kamailio, destination:
         return _refusal(config, destination, answer, round_time)
     if found := _no_way(config, evidence, destination):
         return found
-    if now > begin + 2 * round_time:
-        return _pings_stopped(config, destination, now - begin)
     if good and flags == "AP":
         return None
     recently = _recently(evidence, kamailio, round_time)
@@ -169,16 +165,17 @@ def flaps(finding: Finding | None, found: Flapping | None, destination: Destinat
     )
 
 
-def _disabled(destination: Destination) -> Finding:
-    return Finding(
-        Cause.DESTINATION_DISABLED,
-        f"{destination.flags}, taken out by hand",
-        f"`kamcmd dispatcher.set_state ap 1 '{destination.uri}'`",
-        (destination.uri,),
-    )
-
-
-def _excluded(destination: Destination) -> Finding:
+def _by_hand(destination: Destination) -> Finding | None:
+    """What somebody did to its record, so that it gets no calls or no OPTIONS."""
+    if destination.flags[:1] == "D" or destination.flags == "IX":
+        return Finding(
+            Cause.DESTINATION_DISABLED,
+            f"{destination.flags}, taken out by hand",
+            f"`kamcmd dispatcher.set_state ap 1 '{destination.uri}'`",
+            (destination.uri,),
+        )
+    if destination.flags[1:] != "N":
+        return None
     return Finding(
         Cause.PINGS_STOPPED,
         f"{destination.flags}: {meaning(destination.flags)}, so nothing tells whether it answers",
@@ -379,14 +376,18 @@ def _silence(
 
 def knows_no_trunk(config: Config, evidence: Evidence, kamailio: Kamailio) -> bool:
     """The rule for 'waiting' that is spelled out in `verdict`, but for our own side."""
+    oldest = evidence.taken_at - 2 * _round_time(config)
     return (
         bool(kamailio.destinations)
         and kamailio.theirs is None
         and all(
             (answer := _answer(evidence, kamailio, destination)) is not None
             and answer.code == 403
+            and answer.at >= oldest
             and not _other_contact(config, answer)
             and not _misnamed(evidence, kamailio, destination)
+            and not _elsewhere(config, evidence, destination)
+            and not _by_hand(destination)
             for destination in kamailio.destinations
         )
     )
@@ -399,10 +400,12 @@ def refused_by_all(kamailio: Kamailio, finding: Finding) -> bool:
 
 def trunk_missing(config: Config, kamailio: Kamailio) -> Finding:
     answered = [destination.answer.at for destination in kamailio.destinations if destination.answer]
+    strange = kamailio.not_here if kamailio.not_here and _is_within(kamailio.not_here.source, config) else None
     return Finding(
         Cause.TRUNK_MISSING,
         f"Our side is ready. Every proxy answers 403, and Microsoft never sent OPTIONS to {config.fqdn}: "
-        "it knows no enabled trunk of this name",
+        "it knows no enabled trunk of this name"
+        + (f"; it has asked for {strange.name}, which is none of our names" if strange else ""),
         f"In Teams PowerShell, once {config.fqdn} or its domain is verified in the tenant: `New-CsOnlinePSTNGateway "
         f"-Fqdn {config.fqdn} -SipSignalingPort {config.port} -SendSipOptions $true -Enabled $true`",
         tuple(destination.uri for destination in kamailio.destinations),

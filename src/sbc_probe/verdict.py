@@ -6,11 +6,11 @@ failed    something on our side is wrong, proven from this host alone, or a dest
 unknown   the probe may not read something, its evidence is old, or an answer is not due yet (`Finding.due`);
 waiting   everything on our side is in order but for a certificate that is a rehearsal's on purpose; what the proxies
           say then follows from it;
-waiting   everything on our side is in order and no trunk exists yet. The rule: EVERY destination has answered 403 since
-          the last start, and Microsoft's own OPTIONS for our FQDN never came. 403 is what Microsoft says to an FQDN
-          that it does not know, and also to a Contact that is an address or a foreign name; the latter is ruled out by
-          our own port, whose answer carries the same Contact. One refusal among other answers is a fault at that
-          proxy, since a trunk is known to all proxies of a cloud or to none;
+waiting   everything on our side is in order and no trunk exists yet. The rule: EVERY destination has answered 403
+          lately and since the last start, and Microsoft's own OPTIONS for our FQDN never came. 403 is what Microsoft
+          says to an FQDN that it does not know, and also to a Contact that is an address or a foreign name; the latter
+          is ruled out by our own port, whose answer carries the same Contact, and by the words of the 403. One refusal
+          among other answers is a fault at that proxy, since a trunk is known to all proxies of a cloud or to none;
 failed    one proxy answers 403 while the others do not, or Microsoft answers our OPTIONS with 200 but its own never
           reach us: the 200 proves that the trunk exists, so the way to our port is closed;
 proven    all of what follows. Whatever is not known for sure is not proven.

@@ -21,6 +21,7 @@ from by_hand import (
     NETWORKS,
     NOW,
     PROXIES,
+    REFUSED,
     answered,
     evidence,
     kamailio,
@@ -171,8 +172,8 @@ EVIDENCE: dict[str, st.SearchStrategy[Any]] = {
 
 
 @st.composite
-def changed(draw: st.DrawFn) -> Evidence:
-    """A healthy SBC with at most three things changed."""
+def changed(draw: st.DrawFn, trunk: bool = True) -> Evidence:
+    """An SBC that is healthy, with a trunk or not yet, and at most three things changed."""
     ours: dict[str, Any] = {}
     of_kamailio: dict[str, Any] = {}
     of_port: dict[str, Any] = {}
@@ -185,10 +186,10 @@ def changed(draw: st.DrawFn) -> Evidence:
     ]
     for fields, into, name in draw(st.lists(st.sampled_from(places), max_size=3)):
         into[name] = draw(fields[name])
-    destinations = [
-        replace(one, **changes) for one, changes in zip(kamailio().destinations, of_destinations, strict=True)
-    ]
-    found = kamailio(**{"destinations": tuple(destinations), **of_kamailio})
+    healthy = kamailio() if trunk else kamailio(sip=REFUSED, sip2=REFUSED, sip3=REFUSED)
+    destinations = [replace(one, **changes) for one, changes in zip(healthy.destinations, of_destinations, strict=True)]
+    fields = {"destinations": tuple(destinations), "theirs": healthy.theirs if trunk else None}
+    found = kamailio(**{**fields, **of_kamailio})
     return evidence(**{"kamailio": found, "port": port(**of_port), **ours})
 
 
@@ -234,15 +235,24 @@ def answers_well(found: Evidence, one: Destination) -> bool:
 def would_work(found: Evidence) -> bool:
     """What has to hold, at least, for Teams to place a call here."""
     known = found.kamailio
-    if not isinstance(known, Kamailio) or known.theirs is None:
-        return False
-    wire, options, clock, filtered = found.port.certificate, found.port.options, found.clock, found.packet_filter
     return (
-        {one.host for one in known.destinations} >= set(PROXIES)
+        isinstance(known, Kamailio)
+        and known.theirs is not None
         and all(answers_well(found, one) for one in known.destinations)
         and known.theirs.code == 200
         and within(known.theirs.source)
         and recent(known.theirs.at, THEIRS, known)
+        and ours_works(found)
+    )
+
+
+def ours_works(found: Evidence) -> bool:
+    """What has to hold of our own side, at least."""
+    known = found.kamailio
+    wire, options, clock, filtered = found.port.certificate, found.port.options, found.clock, found.packet_filter
+    return (
+        isinstance(known, Kamailio)
+        and {one.host for one in known.destinations} >= set(PROXIES)
         and found.port.tcp == "open"
         and found.port.rsa_suites
         and not isinstance(wire, Unread)
@@ -277,6 +287,23 @@ def test_proven_keeps_its_conditions(found: Evidence) -> None:
             assert answers_well(found, item.destination)
     assert bool(verdict.findings) is (verdict.state is not State.PROVEN)
     assert {one.host for one in map(lambda item: item.destination, verdict.destinations)} >= set(PROXIES)
+
+
+@settings(often, max_examples=500)
+@given(changed(trunk=False))
+def test_waiting_for_microsoft_keeps_its_conditions(found: Evidence) -> None:
+    """Every proxy has said lately that it knows no trunk, Microsoft asks for nothing, and our side lacks nothing."""
+    verdict = judge(CONFIG, found)
+    assert verdict.state is not State.PROVEN
+    if verdict.state is State.WAITING:
+        assert isinstance(found.kamailio, Kamailio)
+        assert found.kamailio.theirs is None
+        for one in found.kamailio.destinations:
+            assert one.answer
+            assert one.answer.code == 403
+            assert recent(one.answer.at, OURS, found.kamailio)
+            assert one.flags[:1] != "D"
+        assert ours_works(found)
 
 
 @settings(often, max_examples=300)

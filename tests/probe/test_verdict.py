@@ -368,6 +368,7 @@ class TestTime:
         assert judge(CONFIG, evidence(fqdn=Lookup((), "NXDOMAIN", True))).findings[0].seen_at == -math.inf
 
 
+OLD_REFUSAL = {"flags": "IP", "answer": answered(403, "Forbidden", ago=200), "sent_ago": 200}
 REFUSED_BY_ANOTHER = {"flags": "IP", "answer": answered(403, "Forbidden", names=("sip.example.net",))}
 
 
@@ -416,6 +417,18 @@ class TestTrunk:
                 Cause.CONTACT_WRONG,
             ),
             (
+                {"kamailio": kamailio(sip=OLD_REFUSAL, sip2=OLD_REFUSAL, sip3=OLD_REFUSAL, theirs=None)},
+                Cause.PINGS_STOPPED,
+            ),
+            (
+                {"kamailio": kamailio(sip=REFUSED, sip2=REFUSED, sip3={**REFUSED, "flags": "DX"}, theirs=None)},
+                Cause.DESTINATION_DISABLED,
+            ),
+            (
+                {"kamailio": kamailio(**ALL_REFUSE, theirs=None), "proxies": {PROXIES[0]: Lookup(("198.51.100.7",))}},
+                Cause.PROXY_DNS,
+            ),
+            (
                 {"kamailio": kamailio(sip=REFUSED, sip2=REFUSED, sip3=REFUSED_BY_ANOTHER, theirs=None)},
                 Cause.PROXY_CERTIFICATE_NAME,
             ),
@@ -436,6 +449,9 @@ class TestTrunk:
             "one is silent",
             "microsoft came before",
             "they name another Contact",
+            "they refused long ago",
+            "one was disabled",
+            "one is somewhere else",
             "one is another",
             "our name is missing",
             "our Contact is wrong",
