@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -11,6 +12,9 @@ from sbc_probe import report
 from sbc_probe.config import DEFAULT_PATH
 
 SIP_TLS_PORT = 5061
+HOST_NAME = re.compile(
+    r"(?=.{1,253}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+)
 
 
 def seconds(text: str) -> float:
@@ -31,12 +35,19 @@ def at_least(least: float) -> Callable[[str], float]:
     return length_of_time
 
 
+def host_name(text: str) -> str:
+    """A host's name or IPv4 address on the command line, in lower case. ValueError: neither."""
+    if not HOST_NAME.fullmatch(text := text.lower()):
+        raise ValueError
+    return text
+
+
 def host_and_port(text: str) -> tuple[str, int]:
     """HOST or HOST:PORT on the command line. ValueError: neither."""
-    host, _, port = text.lower().partition(":")
-    if not host or not 0 < (number := int(port or SIP_TLS_PORT)) < 65536:
+    host, _, port = text.partition(":")
+    if not 0 < (number := int(port or SIP_TLS_PORT)) < 65536:
         raise ValueError
-    return host, number
+    return host_name(host), number
 
 
 def parser() -> argparse.ArgumentParser:
@@ -131,10 +142,14 @@ def _options(commands: Commands) -> None:
         help=f"a name or an IPv4 address; port {SIP_TLS_PORT} by default",
     )
     options.add_argument(
-        "--name", type=str.lower, help="ask for this name in TLS (SNI), and find it in the certificate; default: HOST"
+        "--name", type=host_name, help="ask for this name in TLS (SNI), and find it in the certificate; default: HOST"
     )
     options.add_argument(
-        "--from", dest="sender", metavar="FQDN", help="be this one, in From and Contact; default: the SBC's"
+        "--from",
+        type=host_name,
+        dest="sender",
+        metavar="FQDN",
+        help="be this one, in From and Contact; default: the SBC's",
     )
     options.add_argument(
         "--certificate", metavar="FILE", help="show this one (PEM, with its chain); default: the SBC's"

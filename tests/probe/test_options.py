@@ -296,8 +296,14 @@ class TestNames:
         ask.file.write_text(json.dumps({**settings, "address": "192.0.2.1"}))
         assert ask(1) == (2, "sbc-probe: 192.0.2.1 is no address of this machine\n")
 
-    @pytest.mark.parametrize("host", ["", ":5061", "a:b", "a:0", "a:70000", "2001:db8::1"])
+    @pytest.mark.parametrize("host", ["", ":5061", "a:b", "a:0", "a:70000", "2001:db8::1", ".a", "a b", "x" * 64])
     def test_hosts_that_make_no_sense(self, host: str, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             cli.main(["options", host])
         assert "invalid host_and_port value" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("option", ["--name", "--from"])
+    def test_names_that_would_be_more_than_a_name(self, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            cli.main(["options", HOST, option, "a\r\nVia: b"])
+        assert "invalid host_name value" in capsys.readouterr().err
