@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, get_args
 
-from lab import acme, cgroup, image, machines, network, services, settings
+from lab import acme, cgroup, image, machines, network, services, settings, tools
 from lab.commands import CommandError, run
 from lab.daemon import GROUP
 from lab.dns import ABSENT, SILENT
@@ -236,7 +236,9 @@ def options(options: argparse.Namespace) -> None:
 def kamailio_root(_: argparse.Namespace) -> None:
     _need_root()
     with _lock():
-        print(image.with_kamailio())
+        root = image.with_kamailio()
+        tools.install(root)
+        print(root)
 
 
 def advise(_: argparse.Namespace) -> None:

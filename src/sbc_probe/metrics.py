@@ -150,8 +150,8 @@ def _verdict(verdict: Verdict) -> Iterator[Metric]:
     )  # fmt: skip
     yield _gauge(
         "sbc_finding_info",
-        "What to do about the primary cause.",
-        {(finding.cause, finding.next_step): 1.0 for finding in verdict.findings[:1]},
+        "What to do about every cause that is found.",
+        {item: 1.0 for item in {finding.cause: finding.next_step for finding in reversed(verdict.findings)}.items()},
         "cause", "next_step",
     )  # fmt: skip
     yield _gauge(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from email.parser import HeaderParser
 
 # Compact forms of the headers that are looked at here (RFC 3261, 7.3.3; RFC 3326 has none for Reason).
 COMPACT = {"m": "contact", "l": "content-length", "i": "call-id", "v": "via", "f": "from", "t": "to", "k": "supported"}
@@ -106,8 +106,11 @@ class Stream:
         first, _, lines = head.decode(errors="replace").partition("\r\n")
         if not _is_first_line(head.partition(b"\r\n")[0]):
             raise NotSip(_shown(head))
-        parsed = HeaderParser().parsestr(lines)
-        message = Message(first, tuple((name, " ".join(str(value).split())) for name, value in parsed.items()))
+        # A line that begins with a space goes on with the one before it (RFC 3261, 7.3.1).
+        headers = (line.partition(":") for line in re.sub(r"\r\n[ \t]+", " ", lines).split("\r\n"))
+        message = Message(
+            first, tuple((name.strip(), " ".join(value.split())) for name, colon, value in headers if colon)
+        )
         length = message.get("content-length") or "0"
         if not length.isdigit() or int(length) > LIMIT:
             raise NotSip(f"a Content-Length of {length[:20]!r}")
