@@ -150,7 +150,7 @@ MATRIX = (
         "403 because of our Contact: that of our OPTIONS is an address (`kamailio.cfg` edited)",
         '/append_hf("Contact/s/sip:[^:]*/sip:203.0.113.1/',
         "contact_wrong",
-        "203.0.113.1",
+        f"403 Forbidden…the Contact of our OPTIONS names 203.0.113.1 instead of {FQDN}",
     ),
     _edited(
         "contact-everywhere",
@@ -158,7 +158,7 @@ MATRIX = (
         "the same, in all that we send",
         "/Contact: </s/sip:[^:]*/sip:203.0.113.1/",
         "contact_wrong",
-        "203.0.113.1",
+        "names 203.0.113.1 instead of",
     ),
     _proxy(
         "proxy-404",
@@ -211,15 +211,22 @@ MATRIX = (
         comes_and_goes=True,
     ),
     # ------------------------------------------------------------------ TLS, which they refuse to us
-    _bought("expired", "our certificate has expired", "certificate_expired", "ended on"),
-    _bought("not_yet_valid", "it is not yet valid", "certificate_not_yet_valid", "begins on"),
-    _bought("wrong_name", "it is for another name", "certificate_name", FQDN),
-    _bought("ecdsa", "its key is ECDSA", "certificate_key_type", "ECDSA…RSA"),
+    _bought("expired", "our certificate has expired", "certificate_expired", "The certificate ended on"),
+    _bought(
+        "not_yet_valid",
+        "it is not yet valid",
+        "certificate_not_yet_valid",
+        "The certificate begins on …, the clock here says",
+    ),
+    _bought("wrong_name", "it is for another name", "certificate_name", f"for wrong-name.voip.test, not for {FQDN}"),
+    _bought(
+        "ecdsa", "its key is ECDSA", "certificate_key_type", "key is ECDSA; Microsoft offers ECDHE-RSA suites only"
+    ),
     _bought(
         "no_intermediate",
         "its chain is missing",
         "certificate_incomplete",
-        "intermediate",
+        "What our port sends lacks an intermediate certificate",
         full=False,
         verify=True,
     ),
@@ -227,16 +234,16 @@ MATRIX = (
         "untrusted_root",
         "it leads to a root that Microsoft does not trust",
         "certificate_untrusted",
-        "root",
+        "What our port sends leads to no accepted root",
         full=False,
         verify=True,
     ),
-    _bought("no_server_auth", "it is not for servers", "certificate_usage", "serverAuth"),
+    _bought("no_server_auth", "it is not for servers", "certificate_usage", "its extended key usage lacks serverAuth"),
     _bought(
         "key_mismatch",
         "the key beside it is not its own",
         "certificate_key_mismatch",
-        "key",
+        "The private key does not belong to the certificate",
         by_root=True,
         full=False,
         verify=True,
@@ -247,7 +254,7 @@ MATRIX = (
         "the disk has another certificate than the one that Kamailio shows",
         (f"lab certificate {FQDN} --out DIRECTORY",),
         "certificate_not_loaded",
-        "tls.reload",
+        "The wire shows …, on disk is …kamcmd tls.reload",
         (OWN_AGAIN,),
         full=False,
         verify=True,
@@ -258,7 +265,7 @@ MATRIX = (
         "the certificate's file is gone",
         ("mv /etc/kamailio/tls/fullchain.pem /root",),
         "certificate_unreadable",
-        "/etc/kamailio/tls/fullchain.pem",
+        "/etc/kamailio/tls/fullchain.pem: No such file or directory",
         ("mv /root/fullchain.pem /etc/kamailio/tls",),
     ),
     Fault(
@@ -267,7 +274,7 @@ MATRIX = (
         "the private key's file is gone",
         ("mv /etc/kamailio/tls/privkey.pem /root",),
         "certificate_key_unreadable",
-        "/etc/kamailio/tls/privkey.pem",
+        "/etc/kamailio/tls/privkey.pem: No such file or directory",
         ("mv /root/privkey.pem /etc/kamailio/tls",),
     ),
     Fault(
@@ -279,7 +286,7 @@ MATRIX = (
             "kamcmd tls.reload",
         ),
         "tls_refused",
-        "tls.cfg",
+        "Our port accepts none of Microsoft's suites",
         (f"mv {LIVE}/tls.cfg.orig {LIVE}/tls.cfg", "kamcmd tls.reload"),
     ),
     Fault(
@@ -367,7 +374,7 @@ MATRIX = (
             "$(nft -a list chain inet sbc input | sed -n '/dport 5061/s/.*handle //p')",
         ),
         "packet_filter",
-        "nft",
+        "does not let 52.112.0.0/14, 52.122.0.0/15 in to port 5061",
         ("nft -f /etc/nftables.conf",),
     ),
     Fault(
@@ -414,7 +421,7 @@ MATRIX = (
         "theirs come, and we answer them with 480 (`kamailio.cfg` edited)",
         '/:agent) = /s/$/ sl_send_reply("480", "Not Now"); exit;/',
         "theirs_refused",
-        "480",
+        "Microsoft's OPTIONS from 52.112.0.…got 480 from us",
     ),
     _edited(
         "options-refused",
@@ -422,7 +429,7 @@ MATRIX = (
         "we answer every OPTIONS with 500 (`kamailio.cfg` edited)",
         's/sl_send_reply("200", "OK")/sl_send_reply("500", "Broken")/',
         "options_unanswered",
-        "500",
+        "An OPTIONS sent from this host over TLS got 500 Broken",
     ),
     # ------------------------------------------------------------------ somebody's hand
     Fault(
@@ -468,7 +475,7 @@ MATRIX = (
         "the configuration on disk is not the one that runs",
         (f"cp -p {LIVE}/kamailio.cfg /root", f"echo '# by hand' >>{LIVE}/kamailio.cfg"),
         "config_differs",
-        "kamailio.cfg",
+        "kamailio.cfg: not what Kamailio read",
         (f"cp -p /root/kamailio.cfg {LIVE}",),
         state="proven",
         full=False,
