@@ -99,7 +99,7 @@ def fault_tables() -> dict[str, str]:
                     commands(fault.begins),
                     fault.state,
                     f"`{fault.cause}`",
-                    re.sub(r"\s*…\s*", " … ", fault.says),
+                    re.sub(r"\s*…\s*(?!,)", " … ", fault.says),
                     commands(fault.ends) or "by itself",
                 ]
                 for fault in faults.MATRIX
