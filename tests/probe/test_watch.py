@@ -93,6 +93,11 @@ def test_nothing_that_a_proxy_says_steers_the_terminal() -> None:
     assert "\x1b[" in "\n".join(shown(80, 24, colours=True))
 
 
+def interruptible() -> None:
+    """In a child: where the tests themselves run in the background, Ctrl-C is ignored, and that is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """The command in a terminal of its own."""
 
@@ -108,8 +113,13 @@ class Terminal:
             stderr=self.slave,
             env=os.environ | {"TERM": "xterm", "PYTHONPATH": str(Path(sbc_probe.__file__).parents[1])} | environment,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=self._begin,
         )
+
+    @staticmethod
+    def _begin() -> None:
+        interruptible()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     def resize(self, width: int, height: int) -> None:
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
@@ -190,12 +200,22 @@ def test_so_do_other_ways_out(terminal: Callable[..., Terminal], how: str) -> No
 def test_elsewhere_it_writes_a_line_for_each_change(file: Path, rpc: KamailioRpc) -> None:
     command = [sys.executable, "-m", "sbc_probe", "watch", "--config", str(file), "--interval", "0.5"]
     environment = os.environ | {"PYTHONPATH": str(Path(sbc_probe.__file__).parents[1])}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as one:
-        assert one.stdout
-        assert one.stderr
-        first = one.stdout.readline()
-        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ  NOT PROVEN; \w+: .+\n", first)
-        rpc.close()
-        assert "kamailio_rpc" in one.stdout.readline()
-        one.send_signal(signal.SIGINT)
-        assert (one.wait(PATIENCE), one.stderr.read()) == (0, "")
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=interruptible,
+    ) as one:
+        try:
+            assert one.stdout
+            assert one.stderr
+            first = one.stdout.readline()
+            assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ  NOT PROVEN; \w+: .+\n", first)
+            rpc.close()
+            assert "kamailio_rpc" in one.stdout.readline()
+            one.send_signal(signal.SIGINT)
+            assert (one.wait(PATIENCE), one.stderr.read()) == (0, "")
+        finally:
+            one.kill()
