@@ -64,7 +64,7 @@ class Watch:
         with self._changed:
             return [look for look in self._looks if look.at > moment]
 
-    def until(self, good: Callable[[Look], bool], what: str, since: float, seconds: float = 180) -> Look:
+    def until(self, good: Callable[[Look], bool], what: str, since: float, seconds: float = 300) -> Look:
         """The first look after `since` that is good. Raises AssertionError, with all that was seen, if none comes."""
         deadline = time.monotonic() + seconds
         with self._changed:
