@@ -606,6 +606,7 @@ MATRIX = (
         "renewal_failing",
         "directory_down: …ended",
         ("lab break acme none", "systemctl start certbot.service"),
+        comes_and_goes=True,
     ),
 )
 
