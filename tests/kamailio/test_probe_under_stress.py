@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.kamailio import handshakes
-from tests.kamailio.running import FQDN, Sbc, Start, needs_kamailio
+from tests.kamailio.running import FQDN, Sbc, Start, needs_kamailio, wait_for
 from tests.kamailio.world import Hands, Probe, Shears, Surroundings, needs_faketime, start_again, tell_all
 
 pytestmark = [needs_kamailio, needs_faketime]
@@ -85,7 +85,7 @@ def test_a_kamailio_that_is_killed_is_said_to_be_down_until_it_is_back(scene: Ca
     assert (code, report["overall"]["cause"]) == (1, "kamailio_down")
     start_again(stage.sbc, stage.hands)
     stage.probe.waits_for("proven")
-    assert stage.probe.check()[0] == 0
+    assert wait_for(lambda: stage.probe.check()[0] == 0)
 
 
 def test_answers_that_are_cut_short_are_no_answers(scene: Callable[..., Scene]) -> None:

@@ -19,6 +19,7 @@ from ansible.template import Templar, trust_as_template
 from tests.kamailio.running import (
     ADDRESS,
     FQDN,
+    PATIENCE,
     PROXIES,
     REPOSITORY,
     ROOT,
@@ -92,7 +93,7 @@ class Switch:
         recorder = self.program("record", "1")
         try:
             notified = self.sbc.directory / "notified"
-            assert wait_for(notified.exists, 30), self.said()
+            assert wait_for(notified.exists), self.said()
             yield recorder
         finally:
             recorder.terminate()
@@ -121,7 +122,7 @@ def test_both_ways_are_in_it_and_nothing_after_its_end(start: Start) -> None:
         assert "200 OK" in sbc.ask()
         sbc.rpc("evrexec.run", "evrexec:ping")
         # Theirs with our answer, and one of ours to each proxy with its answer.
-        assert wait_for(lambda: sum(len(packets(file)) for file in switch.files()) >= 2 + 2 * len(PROXIES), 30)
+        assert wait_for(lambda: sum(len(packets(file)) for file in switch.files()) >= 2 + 2 * len(PROXIES))
 
     (file,) = switch.files()
     assert file.name.startswith("contoso-")
@@ -149,7 +150,7 @@ def test_kamailio_ends_it_by_itself(start: Start) -> None:
     sbc.rpc("htable.setxi", "sbc_trace", "on", 1, 1)
     sbc.rpc("sipdump.enable", 1)
     assert is_on(sbc)
-    assert wait_for(lambda: not is_on(sbc), 30)
+    assert wait_for(lambda: not is_on(sbc))
     assert "cause=trace_expired" in (sbc.directory / "log").read_text()
 
 
@@ -158,7 +159,7 @@ def test_it_ends_when_it_is_large(start: Start) -> None:
     switch = Switch(sbc, **{"max_megabytes * 1000000": "max_megabytes"})
     with switch.recording() as recorder:
         sbc.ask()
-        assert recorder.wait(30) == 0
+        assert recorder.wait(PATIENCE) == 0
         assert "the trace ends: it has 100 MB" in switch.said()
     assert len(switch.files()) == 1
 

@@ -11,6 +11,7 @@ import base64
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -47,6 +48,14 @@ FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 needs_faketime = pytest.mark.skipif(
     not Path(f"{ROOT}/{FAKETIME}").exists(), reason="no libfaketime beside Kamailio: set KAMAILIO_ROOT"
 )
+
+
+def free_port() -> int:
+    """One below those that Linux gives to whoever asks for any, so that it stays free until it is used."""
+    for port in random.sample(range(20000, 30000), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
 
 
 class Surroundings:
@@ -153,8 +162,7 @@ class Probe:
     def __init__(self, sbc: Sbc, hands: Hands, **settings: Any) -> None:
         self.directory, self.hands = sbc.directory, hands
         self.inside = Path("/") / sbc.directory.relative_to(ROOT)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         values = {
             "customer": "contoso",
             "fqdn": FQDN,
@@ -210,14 +218,14 @@ class Probe:
         """What the service says, as it says it now; OSError where it does not answer."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(f"http://127.0.0.1:{self.port}/status.json", timeout=5) as answer:
+            with opener.open(f"http://127.0.0.1:{self.port}/status.json", timeout=PATIENCE) as answer:
                 return dict(json.load(answer))
         except urllib.error.HTTPError as error:
             return dict(json.load(error))
 
     def healthy(self) -> bool:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with contextlib.suppress(OSError), opener.open(f"http://127.0.0.1:{self.port}/healthz", timeout=5):
+        with contextlib.suppress(OSError), opener.open(f"http://127.0.0.1:{self.port}/healthz", timeout=PATIENCE):
             return True
         return False
 
