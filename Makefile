@@ -72,5 +72,8 @@ test-full: lint .venv/browser.installed $(STATE)/id_ed25519 ## the same, and wha
 bench: .venv/dev.installed $(STATE)/id_ed25519 ## how fast a rollout is, against the bare critical path
 	@$(SUDO_KEEP) .venv/bin/python benchmarks/rollout.py; code=$$?; $(GIVE_BACK); exit $$code
 
+bench-probe: .venv/dev.installed ## what the probe costs, beside another exporter
+	@$(SUDO_KEEP) KAMAILIO_ROOT=$$($(LAB) kamailio-root) .venv/bin/python benchmarks/probe.py; code=$$?; $(GIVE_BACK); exit $$code
+
 pictures: .venv/browser.installed ## the pictures of the pages in docs/pictures, made anew
 	@PYTHONPATH=.:src:tests/probe .venv/bin/python docs/screenshots.py

@@ -37,12 +37,22 @@ class NameServer:
         self.names = names
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((NAME_SERVER, 53))
-        threading.Thread(target=self.serve, daemon=True).start()
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            # It is not connected, says the kernel, but wakes who waits for it.
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.socket.close()
 
     def serve(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 wire, peer = self.socket.recvfrom(4096)
+                if not wire:
+                    return
                 query = dns.message.from_wire(wire)
                 reply = dns.message.make_response(query)
                 name = query.question[0].name
@@ -85,7 +95,7 @@ def surroundings(sbc: Sbc) -> Iterator[dict[str, Any]]:
             "listen": [f"127.0.0.1:{PORT}"],
         }
     finally:
-        server.socket.close()
+        server.close()
         subprocess.run(["ip", "address", "delete", f"{ADDRESS}/32", "dev", "lo"], check=True)
 
 

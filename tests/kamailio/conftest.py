@@ -32,9 +32,9 @@ def directory() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.fixture
-def start(directory: Path) -> Iterator[Start]:
-    """Start Kamailio with the product's configuration, these proxies and variables; it ends with the test."""
+@contextlib.contextmanager
+def started(directory: Path) -> Iterator[Start]:
+    """Start Kamailio with the product's configuration, these proxies and variables; it ends with the context."""
     with contextlib.ExitStack() as stack:
 
         def begin(hosts: list[str] = PROXIES, environment: Sequence[str] = (), **variables: Any) -> Sbc:
@@ -64,4 +64,11 @@ def start(directory: Path) -> Iterator[Start]:
             assert wait_for(listens)
             return sbc
 
+        yield begin
+
+
+@pytest.fixture
+def start(directory: Path) -> Iterator[Start]:
+    """The same, for the time of a test."""
+    with started(directory) as begin:
         yield begin
