@@ -501,7 +501,7 @@ def _meaning(question: Question, answer: sip.Message, took: float, unverified: E
         said += f", Reason: {why}"
     code = answer.code or 0
     if code == 403:
-        return End(f"{said}: it does not take {question.sender} for one of its trunks", Cause.PROXY_FORBIDS)
+        return End(f"{said}: it has no enabled trunk {question.sender}, or refuses everybody", Cause.PROXY_FORBIDS)
     if code == 503:
         wait = answer.get("retry-after")
         return End(

@@ -147,7 +147,7 @@ def test_what_is_seen_as_json(ask: Asking, ports: Ports, proxy: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "cause", "words"),
     [
-        (FORBIDDEN, "proxy_forbids", 'Reason: Q.850;cause=63;text="no such trunk": it does not take'),
+        (FORBIDDEN, "proxy_forbids", 'Reason: Q.850;cause=63;text="no such trunk": it has no enabled trunk'),
         ("SIP/2.0 503 Busy\r\nRetry-After: 30\r\n\r\n", "proxy_overloaded", "Retry-After: 30"),
         ("SIP/2.0 488 Not Here\r\n\r\n", "proxy_refuses", "488 Not Here"),
         ("HTTP/1.1 400 Bad Request\r\n\r\n", None, "no SIP: 'HTTP/1.1 400 Bad Request'"),
