@@ -6,11 +6,9 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 
 from sbc_probe import report
 from sbc_probe.arguments import parser
@@ -59,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         text = json.dumps(report.as_json(config, evidence, verdict, scope), indent=2)
     else:
-        text = plain(report.as_text(config, evidence, verdict, shutil.get_terminal_size((110, 24)).columns))
+        text = plain(report.as_text(config, evidence, verdict, _columns(110)))
     with _listened_to():
         print(text, flush=True)
     return verdict.exit_code
@@ -75,11 +73,18 @@ def _listened_to() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _columns(otherwise: int) -> int:
+    # Here, since the service has no use for it and is to be light.
+    import shutil
+
+    return shutil.get_terminal_size((otherwise, 24)).columns
+
+
 def _explain(what: str | None) -> int:
     from sbc_probe.flags import PAIRS, explain
     from sbc_probe.words import TITLES, WORDS, weight
 
-    columns = shutil.get_terminal_size((100, 24)).columns
+    columns = _columns(100)
     if what is None:
         lines = [f"{flags:<28}  {pair.short}" for flags, pair in PAIRS.items()]
         lines += ["", *(f"{cause:<28}  {TITLES[cause]} ({weight(cause)})" for cause in TITLES)]
@@ -88,6 +93,9 @@ def _explain(what: str | None) -> int:
     else:
         text = explain(what, columns)
     if text is None:
+        # Here, since the service has no use for it.
+        from difflib import get_close_matches
+
         near = get_close_matches(str(what).lower(), [*map(str.lower, PAIRS), *WORDS], 3)
         advice = f"; {', '.join(near)}?" if near else ""
         print(f"sbc-probe: {plain(str(what))} is no state and no cause{advice}", file=sys.stderr)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import secrets
 import socket
-import statistics
 import struct
 import threading
 import time
@@ -167,8 +166,7 @@ def ask_servers(names: tuple[str, ...], timeout: float = TIMEOUT, port: int = PO
                 return answers[-1]
     if not answers:
         return None
-    middle = statistics.median_low(answer.offset for answer in answers)
-    return next(answer for answer in answers if answer.offset == middle)
+    return sorted(answers, key=lambda answer: answer.offset)[(len(answers) - 1) // 2]
 
 
 def _address(name: str) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-UNUSED = ("http.server", "urllib.error", "urllib.request", "wsgiref.simple_server")
+UNUSED = ("gzip", "http.server", "urllib.error", "urllib.request", "wsgiref.simple_server")
 
 
 class _StandIn(ModuleType):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -212,6 +211,9 @@ def read(path: str) -> Renewal | Unread | None:
 
 def write(path: str, record: Renewal) -> None:
     """Replace the record as a whole; every user may read it."""
+    # Here, since the service only reads.
+    import tempfile
+
     directory = Path(path).parent
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o755)

@@ -16,9 +16,9 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -174,7 +174,7 @@ def run(config: Config, stop: threading.Event) -> None:
             monitor.refresh()
         except Exception:
             monitor.observer.failures += 1
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
         else:
             notify(f"WATCHDOG=1\nSTATUS={monitor.summary()}")
     notify("STOPPING=1")

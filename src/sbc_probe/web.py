@@ -10,7 +10,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from socketserver import BaseRequestHandler, ThreadingTCPServer
@@ -104,7 +103,7 @@ class Server(ThreadingTCPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away or was too slow is no news; a fault of ours is."""
         if not isinstance(sys.exception(), OSError):
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
 
 
 class _Handler(BaseRequestHandler):
@@ -124,7 +123,7 @@ class _Handler(BaseRequestHandler):
         except _Refused as refused:
             answer = Answer(refused.code, f"{refused}\n".encode())
         except Exception:
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
             answer = Answer(500, b"a fault of the probe itself: journalctl -u sbc-probe\n")
         self._send(answer, bodyless=request is not None and request.method == "HEAD")
 

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import http.client
 import json
+import re
 import socket
 import subprocess
 import threading
@@ -99,14 +100,26 @@ def surroundings(sbc: Sbc) -> Iterator[dict[str, Any]]:
         subprocess.run(["ip", "address", "delete", f"{ADDRESS}/32", "dev", "lo"], check=True)
 
 
+def unit(setting: str) -> list[str]:
+    """What the probe's unit has for a setting, each time that it is there."""
+    text = (REPOSITORY / "roles/probe/templates/sbc-probe.service").read_text()
+    return re.findall(rf"^{setting}=(.*)$", text, re.MULTILINE)
+
+
+def python() -> list[str]:
+    """How the unit starts Python, with its environment."""
+    (start,) = unit("ExecStart")
+    return ["env", *" ".join(unit("Environment")).split(), *start.split()[:-2]]
+
+
 def start_probe(sbc: Sbc, settings: dict[str, Any], *command: str) -> subprocess.Popen[bytes]:
     """`sbc-probe serve` in the root directory, or another command there; its words go to the file `probe.log`."""
     (sbc.directory / "probe.json").write_text(json.dumps(settings))
     inside = Path("/") / sbc.directory.relative_to(ROOT)
-    serve = ["/usr/bin/python3", f"{inside}/sbc-probe", "serve", "--config", f"{inside}/probe.json"]
+    serve = [*python(), f"{inside}/sbc-probe", "serve", "--config", f"{inside}/probe.json"]
     with (sbc.directory / "probe.log").open("ab") as log:
         return subprocess.Popen(
-            in_root(sbc.directory / "resolv.conf", "env", "MALLOC_ARENA_MAX=2", *(command or serve)),
+            in_root(sbc.directory / "resolv.conf", *(command or serve)),
             stdout=log,
             stderr=log,
         )
