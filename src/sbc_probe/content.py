@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from sbc_probe.findings import Cause, Finding, date
 from sbc_probe.model import Certificate, ChainFlaw, Unread
 
+DAY = 86400.0
 # Below this, Debian's OpenSSL refuses the key, and so does every authority (CA/Browser Forum, Baseline Requirements).
 RSA_BITS = 2048
 # Who accepts which roots, where that is not every root of Microsoft's Trusted Root Program.
@@ -35,6 +36,15 @@ def covers(names: Sequence[str], host: str) -> bool:
     """Whether one of a certificate's names covers a host; `*` stands for exactly one label (RFC 9525, 6.3)."""
     _, _, parent = host.partition(".")
     return host in names or (bool(parent) and f"*.{parent}" in names)
+
+
+def renewal_due(certificate: Certificate) -> float:
+    """From when on certbot 4.0 renews it: when a third of its life is left, half of a life below ten days.
+
+    Source: certbot's storage.should_autorenew.
+    """
+    life = certificate.not_after - certificate.not_before
+    return certificate.not_after - (life / 2 if life < 10 * DAY else life / 3)
 
 
 def flaws(shown: Certificate, names: Sequence[str], now: float, issued_by: str) -> Iterator[Finding]:

@@ -10,9 +10,8 @@ from sbc_probe.config import Config
 from sbc_probe.findings import Cause, Finding, date
 from sbc_probe.model import Certificate, Evidence, Kamailio, Lookup, Renewal, Unread
 
-DAY = 86400.0
 # From here on Microsoft's admin centre warns (s before the end).
-BOUGHT_NOTICE = 30 * DAY
+BOUGHT_NOTICE = 30 * content.DAY
 # Addresses that stand for all of this machine's.
 EVERYWHERE = ("0.0.0.0", "::", "*")
 
@@ -174,7 +173,7 @@ def _key(config: Config, evidence: Evidence) -> Iterator[Finding]:
 def _ending(config: Config, evidence: Evidence, shown: Certificate) -> Iterator[Finding]:
     now, ends = evidence.taken_at, shown.not_after
     expired = now >= ends
-    left = f"ends in {(ends - now) / DAY:.0f} days, on {date(ends)}"
+    left = f"ends in {(ends - now) / content.DAY:.0f} days, on {date(ends)}"
     if config.issued_by == "files":
         if not expired and ends - now <= BOUGHT_NOTICE:
             step = content.replacement("files", config.certificate_names)
@@ -192,12 +191,8 @@ def _ending(config: Config, evidence: Evidence, shown: Certificate) -> Iterator[
 
 
 def _overdue(certificate: Certificate) -> float:
-    """When certbot 4.0 should have renewed it, and a tenth of its life more to try again and again.
-
-    certbot renews when a third of the life is left, half of it for lives below ten days (storage.should_autorenew).
-    """
-    life = certificate.not_after - certificate.not_before
-    return certificate.not_after - (life / 2 if life < 10 * DAY else life / 3) + life / 10
+    """When certbot should have renewed it, and a tenth of its life more to try again and again."""
+    return content.renewal_due(certificate) + (certificate.not_after - certificate.not_before) / 10
 
 
 def _failing(record: Renewal, shown: Certificate, expired: bool) -> Finding:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
+from sbc_probe import content, flapping
 from sbc_probe.charts import (
     DAY,
     HOUR,
@@ -78,7 +79,7 @@ def render(
             "main",
             _more(verdict),
             _overall(history, now),
-            [_proxy(item, evidence, history, requests, now) for item in verdict.destinations],
+            [_proxy(config, item, evidence, history, requests, now) for item in verdict.destinations],
             element(
                 "div",
                 _theirs(evidence, now),
@@ -188,7 +189,9 @@ def _timelines(history: History, subject: str, now: float) -> list[Element]:
     return made
 
 
-def _proxy(item: DestinationVerdict, evidence: Evidence, history: History, requests: Sent, now: float) -> Element:
+def _proxy(
+    config: Config, item: DestinationVerdict, evidence: Evidence, history: History, requests: Sent, now: float
+) -> Element:
     destination = item.destination
     points = history.round_trips(destination.host, now - DAY, now, STEP)
     look = look_of(item.state, item.finding)
@@ -202,7 +205,7 @@ def _proxy(item: DestinationVerdict, evidence: Evidence, history: History, reque
         ),
         element(
             "div",
-            _facts(_proxy_facts(item, evidence, now)),
+            _facts(_proxy_facts(config, item, evidence, now)),
             _availability(history, destination.host, requests, now),
             class_="charts",
         ),
@@ -217,7 +220,7 @@ def _proxy(item: DestinationVerdict, evidence: Evidence, history: History, reque
     )
 
 
-def _proxy_facts(item: DestinationVerdict, evidence: Evidence, now: float) -> Iterator[Row]:
+def _proxy_facts(config: Config, item: DestinationVerdict, evidence: Evidence, now: float) -> Iterator[Row]:
     destination, answer = item.destination, item.destination.answer
     if destination.flags:
         yield "dispatcher", [element("code", destination.flags), " ", item.flags_meaning or ""]
@@ -243,11 +246,19 @@ def _proxy_facts(item: DestinationVerdict, evidence: Evidence, now: float) -> It
         "round trip",
         f"{destination.latency_ms:.0f} ms on average" if destination.latency_ms is not None else _unknown(),
     )
-    if lately := [turn for turn in destination.turns if turn > now - HOUR]:
-        times = "once" if len(lately) == 1 else f"{len(lately)} times"
-        yield "comes and goes", f"changed {times} in the last hour, the last time {_since(lately[-1], now)} ago"
+    window = flapping.WINDOW * config.options_interval
+    if lately := [turn for turn in destination.turns if turn > now - window]:
+        yield "comes and goes", _turns(evidence, lately, window, now)
     if destination.lost:
         yield "never answered", f"{destination.lost:,} since Kamailio's start"
+
+
+def _turns(evidence: Evidence, turns: list[float], window: float, now: float) -> str:
+    """How often it changed in the `window` (s) that Kamailio remembers; a restart empties its memory."""
+    watched = now - evidence.kamailio.loaded_at if isinstance(evidence.kamailio, Kamailio) else window
+    where = f"last {duration(window)}" if watched >= window else f"{duration(watched)} since Kamailio's start"
+    times = "once" if len(turns) == 1 else f"{len(turns)} times"
+    return f"changed {times} in the {where}, the last time {_since(turns[-1], now)} ago"
 
 
 def _availability(history: History, host: str, requests: Sent, now: float) -> Element:
@@ -361,8 +372,7 @@ def _certificate(config: Config, evidence: Evidence) -> Element:
     life = max(1.0, shown.not_after - shown.not_before)
     left = shown.not_after - evidence.taken_at
     share = max(0.0, min(1.0, left / life))
-    # As certbot decides it (ours.py).
-    due = "50%" if life < 10 * DAY else "33.3%"
+    due = f"{100 * (shown.not_after - content.renewal_due(shown)) / life:.1f}%"
     said = (
         f"{left / DAY:.0f} of {life / DAY:.0f} days are left"
         if left > 2 * DAY

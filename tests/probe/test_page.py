@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element
 
 import pytest
 import weeks
-from by_hand import CLOSED, CONFIG, DAY, NOW, PROXIES, REFUSED, answered, evidence, kamailio, theirs
+from by_hand import CLOSED, CONFIG, DAY, GOOD, NOW, PROXIES, REFUSED, answered, evidence, kamailio, port, theirs
 from tinyhtml5.parser import HTMLParser
 from weeks import HOUR, MINUTE, Fault, Week
 
@@ -183,12 +183,22 @@ def test_old_evidence_is_no_proof(history: History) -> None:
 
 
 def test_a_proxy_that_comes_and_goes(history: History) -> None:
-    turns = tuple(NOW - minute * MINUTE for minute in (300, 41, 30, 20, 10))
+    turns = tuple(NOW - minute * MINUTE for minute in (16, 14, 11, 10))
     steady = evidence().kamailio
     assert not isinstance(steady, Unread)
     first, *others = steady.destinations
     found = evidence(kamailio=replace(steady, destinations=(replace(first, turns=turns), *others)))
-    assert "changed 4 times in the last hour, the last time 10 min ago" in words(shown(history, found))
+    assert "changed 3 times in the last 15 min, the last time 10 min ago" in words(shown(history, found))
+    # It remembers nothing of what was before its start.
+    restarted = replace(steady, loaded_at=NOW - 12 * MINUTE, destinations=(replace(first, turns=turns[-1:]), *others))
+    said = words(shown(history, evidence(kamailio=restarted)))
+    assert "changed once in the 12 min since Kamailio's start, the last time 10 min ago" in said
+
+
+@pytest.mark.parametrize(("days", "mark"), [(90, "33.3%"), (6, "50.0%")])
+def test_the_mark_is_where_certbot_renews(history: History, days: float, mark: str) -> None:
+    shown_now = replace(GOOD, not_before=NOW - DAY, not_after=NOW + (days - 1) * DAY)
+    assert f'<line x1="{mark}" x2="{mark}"' in shown(history, evidence(port=port(certificate=shown_now)))
 
 
 def test_tenants_and_where_their_names_lead(history: History) -> None:

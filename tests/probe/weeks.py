@@ -76,7 +76,7 @@ class Week:
             sent += 1
             for host, kind in kinds.items():
                 if (kind == "good") is not (before[host] == "good"):
-                    turns[host] = [*(turn for turn in turns[host] if turn > moment - HOUR), moment]
+                    turns[host] = [*(turn for turn in turns[host] if turn > moment - 15 * MINUTE), moment]
                 if kind in ANSWERS:
                     code, reason = ANSWERS[kind]
                     since = last[host].since if host in last and last[host].code == code else moment
