@@ -87,6 +87,7 @@ def test_a_trace_ends_with_its_maker(proven: None) -> None:
 def test_a_trace_is_fetched_and_tools_open_it(proven: None) -> None:
     done = world.playbook("playbooks/trace.yml", "-e", "trace_minutes=1", "-l", world.CUSTOMER)
     assert done.code == 0, done.text
+    assert re.search(r"the\s+trace\s+ends:\s+its\s+time\s+is\s+over", done.text), done.text
     (name,) = set(re.findall(r"\S+/inventory/lab/traces/\S+\.pcap", done.text))
     file = Path(name)
     try:
