@@ -57,7 +57,7 @@ from ansible.module_utils.apt import apt, finish_interrupted
 from ansible.module_utils.basic import AnsibleModule
 
 PROC = Path("/proc")
-# unattended-upgrades' own hook makes it when a kernel was installed.
+# Made by packages that want one when they are installed: a kernel's, by unattended-upgrades' hook, and others.
 REBOOT_REQUIRED = Path("/run/reboot-required")
 # A restart of these takes more with it than a reboot does.
 SPARED = ("dbus.service", "dbus-broker.service", "systemd-logind.service")
@@ -103,6 +103,17 @@ def ended_by_restart(module: AnsibleModule, unit: str, processes: set[str]) -> s
     return {facts["MainPID"]} if facts.get("KillMode") == "process" else processes
 
 
+def asked_for() -> list[str]:
+    """Who asks for a reboot, by the files that Debian's packages leave for this; the names may be missing."""
+    if not REBOOT_REQUIRED.exists():
+        return []
+    try:
+        packages = sorted(set(REBOOT_REQUIRED.with_suffix(".pkgs").read_text().split()))
+    except FileNotFoundError:
+        packages = []
+    return [f"a reboot is asked for by {', '.join(packages)}" if packages else "a reboot is asked for"]
+
+
 def main() -> None:
     module = AnsibleModule({}, supports_check_mode=True)
     if not module.check_mode:
@@ -114,8 +125,7 @@ def main() -> None:
     old = outdated(module)
     restarted = sorted(unit for unit in old if unit.endswith(".service") and unit not in SPARED)
     reboot = [f"{unit} runs on replaced files and cannot be restarted" for unit in sorted(old.intersection(SPARED))]
-    if REBOOT_REQUIRED.exists():
-        reboot.append("a new kernel is installed")
+    reboot += asked_for()
     if not module.check_mode:
         if "init.scope" in old:
             module.run_command(["systemctl", "daemon-reexec"], check_rc=True)

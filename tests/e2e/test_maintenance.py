@@ -10,6 +10,8 @@ import pytest
 
 from tests.e2e import world
 
+# A line of the output may break at any blank.
+REBOOT = r"{}:\s+a\s+reboot\s+is\s+asked\s+for\s+by\s+linux-image-pretend"
 PRETEND = (Path(__file__).parent / "pretend-upgrades").read_text()
 
 
@@ -78,10 +80,10 @@ def test_maintenance_stops_at_what_is_not_proven(proven: None) -> None:
 
 @pytest.mark.full
 def test_a_reboot_is_named_and_done_where_it_is_allowed(proven: None) -> None:
-    on_droplet("touch /run/reboot-required")
+    on_droplet("touch /run/reboot-required; echo linux-image-pretend >/run/reboot-required.pkgs")
     named = world.playbook("playbooks/maintain.yml")
     assert named.code == 0, named.text
-    assert re.search(r"needed, run again with -e maintain_reboot=true:\s+a new\s+kernel", named.text), named.text
+    assert re.search(REBOOT.format("needed, run again with -e maintain_reboot=true"), named.text), named.text
 
     boot = on_droplet("cat /proc/sys/kernel/random/boot_id")
     with ThreadPoolExecutor() as pool:
@@ -93,6 +95,6 @@ def test_a_reboot_is_named_and_done_where_it_is_allowed(proven: None) -> None:
         world.api("POST", f"droplets/{droplet['id']}/actions", {"type": "power_cycle"})
         done = running.result()
     assert done.code == 0, done.text
-    assert re.search(r"done:\s+a new\s+kernel", done.text), done.text
+    assert re.search(REBOOT.format("done"), done.text), done.text
     assert on_droplet("cat /proc/sys/kernel/random/boot_id") != boot
     assert "reboot: not needed" in world.playbook("playbooks/maintain.yml").text

@@ -153,9 +153,19 @@ def test_what_only_a_reboot_can_do_is_said(upgrades: Upgrades, machine: Machine,
     assert not result["changed"]
     assert result["reboot"] == [
         "dbus.service runs on replaced files and cannot be restarted",
-        "a new kernel is installed",
+        "a reboot is asked for",
     ]
     assert machine.runs() == ["dpkg", "apt-get update"]
+
+
+def test_who_asks_for_a_reboot_is_named(upgrades: Upgrades, plugin: ModuleType) -> None:
+    packages = plugin.REBOOT_REQUIRED.with_name("reboot-required.pkgs")
+    packages.write_text("linux-image-6.12.60+deb13-amd64\nlibc6\nlibc6\n")
+    assert upgrades()["reboot"] == []
+    plugin.REBOOT_REQUIRED.touch()
+    assert upgrades()["reboot"] == ["a reboot is asked for by libc6, linux-image-6.12.60+deb13-amd64"]
+    packages.write_text("")
+    assert upgrades()["reboot"] == ["a reboot is asked for"]
 
 
 def test_apt_fails(upgrades: Upgrades, machine: Machine) -> None:
