@@ -78,3 +78,13 @@ def test_the_night_knows_what_is_in_the_journal() -> None:
     explained = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines())))
     assert explained == {first or second for first, second in written}
     assert VERDICT_CHANGED in page
+
+
+def test_the_readme_says_where_everything_is() -> None:
+    table = (ROOT / "README.md").read_text().partition("## Where things are")[2]
+    rows = {line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("| `")}
+    kinds = {"`site.yml`, `playbooks/`": "playbooks", "`roles/`": "roles", "`docs/`": "docs"}
+    for row, directory in kinds.items():
+        for path in (ROOT / directory).iterdir():
+            if path.suffix in (".yml", ".md") or directory == "roles":
+                assert path.stem in re.findall(r"[\w-]+", rows[row]), f"{row} omits {path.name}"
