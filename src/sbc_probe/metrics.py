@@ -21,7 +21,7 @@ from sbc_probe.exposition import (
 )
 from sbc_probe.findings import State
 from sbc_probe.history import History
-from sbc_probe.model import Clock, Evidence, Kamailio, Memory, PacketFilter, Renewal
+from sbc_probe.model import Clock, Evidence, Kamailio, Memory, PacketFilter, Renewal, connected
 from sbc_probe.report import shown_certificate
 from sbc_probe.verdict import DestinationVerdict, Verdict
 
@@ -258,11 +258,11 @@ def _kamailio(kamailio: Kamailio, fqdn: str) -> Iterator[Metric]:
         yield _single("sbc_kamailio_memory_size_bytes", "Kamailio's shared memory in all.", memory.total)
         yield _single("sbc_kamailio_memory_used_bytes", "How much of it is in use.", memory.used)
     if isinstance(connections := kamailio.connections, tuple):
-        ways = [one.outbound for one in connections if one.established]
+        inbound, outbound = connected(connections)
         yield _gauge(
             "sbc_tls_connections",
             "TLS connections with a completed handshake.",
-            {("in",): float(ways.count(False)), ("out",): float(ways.count(True))},
+            {("in",): float(inbound), ("out",): float(outbound)},
             "direction",
         )
     if theirs := kamailio.theirs:

@@ -5,6 +5,7 @@ What could not be read is an `Unread` with the reason in words; it is never repl
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -119,6 +120,12 @@ class Connection:
     established: bool
     version: str
     suite: str
+
+
+def connected(connections: Iterable[Connection]) -> tuple[int, int]:
+    """How many of them have completed their handshake: those opened to us, and those that Kamailio opened."""
+    outbound = [one.outbound for one in connections if one.established]
+    return outbound.count(False), outbound.count(True)
 
 
 @dataclass(frozen=True, slots=True)

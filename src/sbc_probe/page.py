@@ -36,6 +36,7 @@ from sbc_probe.model import (
     Renewal,
     Theirs,
     Unread,
+    connected,
 )
 from sbc_probe.report import headline, shown_certificate, theirs_of
 from sbc_probe.verdict import DestinationVerdict, Verdict
@@ -459,8 +460,8 @@ def _machine_facts(evidence: Evidence) -> Iterator[Row]:
                 case Unread(why=why):
                     yield "TLS connections", _unknown(why)
                 case connections:
-                    inbound = sum(not connection.outbound for connection in connections)
-                    yield "TLS connections", f"{len(connections) - inbound} of ours, {inbound} to us"
+                    inbound, outbound = connected(connections)
+                    yield "TLS connections", f"{outbound} of ours, {inbound} to us"
     match evidence.loaded:
         case Loaded() as loaded:
             same = loaded.read == loaded.on_disk

@@ -28,8 +28,8 @@ Fields may be added without a new version.
                   source, count); null when it does not answer
     loaded        the configuration that Kamailio works with: at (when it last read a file), differs (the files that are
                   others now); null when not known
-    clock         this machine's: synchronized (the kernel's word), offset_s (ahead of server), server, step_s and
-                  stepped_at (the last jump that was seen); null when not known
+    clock         this machine's: synchronized (systemd-timesyncd has lately heard from its servers), offset_s (ahead of
+                  server), server, step_s and stepped_at (the last jump that was seen); null when not known
     listening     the addresses on which something listens to our port; null when not known
     packet_filter everybody (true: it keeps nobody out), admitted (networks), new_connections (that it let in since its
                   rules were loaded); null when not known
@@ -47,10 +47,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sbc_probe.config import Config
-from sbc_probe.findings import Cause, Finding, State
+from sbc_probe.findings import SLACK, Cause, Finding, State
 from sbc_probe.flapping import Flapping
 from sbc_probe.machine import differing
-from sbc_probe.model import Certificate, Evidence, Kamailio, Lookup, Renewal, Theirs, Unread
+from sbc_probe.model import Certificate, Evidence, Kamailio, Loaded, Lookup, Renewal, Theirs, Unread, connected
 from sbc_probe.verdict import DestinationVerdict, Verdict
 from sbc_probe.words import TITLES
 
@@ -253,8 +253,8 @@ def _kamailio(evidence: Evidence) -> dict[str, Any] | None:
 def _connections(kamailio: Kamailio) -> dict[str, int] | None:
     if isinstance(kamailio.connections, Unread):
         return None
-    outbound = [one.outbound for one in kamailio.connections if one.established]
-    return {"inbound": outbound.count(False), "outbound": outbound.count(True)}
+    inbound, outbound = connected(kamailio.connections)
+    return {"inbound": inbound, "outbound": outbound}
 
 
 def _loaded(evidence: Evidence) -> dict[str, Any] | None:
@@ -374,6 +374,8 @@ def _machine_lines(evidence: Evidence) -> Iterator[tuple[str, str]]:
         if connections := found["connections"]:
             words.append(f"{connections['outbound']} TLS connections out, {connections['inbound']} in")
         yield "Kamailio", ", ".join(words)
+        if isinstance(loaded := evidence.loaded, Loaded) and (age := evidence.taken_at - loaded.at) >= -SLACK:
+            yield "", f"configuration read {_age(max(0.0, age))} ago"
     clock = _clock(evidence)
     if clock and clock["offset_s"] is not None:
         way = "ahead of" if clock["offset_s"] > 0 else "behind"

@@ -17,6 +17,7 @@ from by_hand import (
     REFUSED,
     SILENT,
     answered,
+    connection,
     destination,
     evidence,
     kamailio,
@@ -120,6 +121,12 @@ def test_the_json_of_a_proven_sbc() -> None:
     assert found["findings"] == found["remarks"] == []
 
 
+def test_a_connection_without_a_completed_handshake_is_none() -> None:
+    begun = replace(connection("198.51.100.7", outbound=False), established=False)
+    found = report(evidence(kamailio=kamailio(connections=(begun, connection("52.112.0.1")))))
+    assert found["kamailio"]["connections"] == {"inbound": 0, "outbound": 1}  # type: ignore[index]
+
+
 def test_the_json_of_a_failure_names_cause_evidence_and_next_step() -> None:
     found = report(evidence(kamailio=kamailio(sip2=REFUSED)))
     overall, findings = found["overall"], found["findings"]
@@ -155,8 +162,9 @@ def test_what_could_not_be_read_is_null_and_never_zero() -> None:
 
 
 def test_the_table_of_a_proven_sbc() -> None:
-    *lines, machine, clock = text(evidence()).splitlines()
+    *lines, machine, configuration, clock = text(evidence()).splitlines()
     assert machine == "Kamailio             6.0.1, up 60 min, 16 of 128 MiB used, 3 TLS connections out, 1 in"
+    assert configuration == "                     configuration read 60 min ago"
     assert clock == "clock                0.010 s ahead of 192.0.2.123"
     assert lines[0] == "PROVEN  acme: sbc.example.com (203.0.113.10), cloud commercial"
     assert lines[2].split() == ["destination", "flags", "round", "trip", "last", "answer", "verdict"]
