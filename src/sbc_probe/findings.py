@@ -55,6 +55,7 @@ class Cause(StrEnum):
     OPTIONS_UNANSWERED = "options_unanswered"
     CONTACT_WRONG = "contact_wrong"
     DESTINATION_MISSING = "destination_missing"
+    DESTINATION_UNKNOWN = "destination_unknown"
     FQDN_UNRESOLVED = "fqdn_unresolved"
     FQDN_ELSEWHERE = "fqdn_elsewhere"
     PACKET_FILTER = "packet_filter"
@@ -87,6 +88,7 @@ class Cause(StrEnum):
     PACKET_FILTER_OPEN = "packet_filter_open"
     CERTIFICATE_ENDING = "certificate_ending"
     CLOCK_UNCHECKED = "clock_unchecked"
+    WITNESS_UNREAD = "witness_unread"
     FQDN_UNCHECKED = "fqdn_unchecked"
     TENANT_UNCHECKED = "tenant_unchecked"
     CLOUDS_OUTDATED = "clouds_outdated"
@@ -110,6 +112,7 @@ REMARKS = frozenset(
         Cause.MEMORY_LOW,
         Cause.PACKET_FILTER_OPEN,
         Cause.CLOCK_UNCHECKED,
+        Cause.WITNESS_UNREAD,
         Cause.FQDN_UNCHECKED,
         Cause.TENANT_UNCHECKED,
         Cause.CLOUDS_OUTDATED,
@@ -120,6 +123,9 @@ REMARKS = frozenset(
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One cause with its evidence and the next step.
+
+    Next steps are labels of metrics and texts of alerts, so each cause has few of them: they are made of the
+    configuration alone. What changes with the time, and names that others chose, belong into the evidence.
 
     `grave`: what is else a remark has done its harm here and is a reason to fail.
 

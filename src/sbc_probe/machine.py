@@ -22,6 +22,7 @@ def machine(config: Config, evidence: Evidence) -> Iterator[Finding]:
     yield from _packet_filter(config, evidence)
     yield from _memory(evidence)
     yield from _files(evidence)
+    yield from _witnesses(config, evidence)
 
 
 def vouched(evidence: Evidence) -> bool:
@@ -149,3 +150,36 @@ def _files(evidence: Evidence) -> Iterator[Finding]:
             f"{', '.join(changed)}: not what Kamailio read when it last loaded its configuration",
             "Run site.yml, which installs what belongs there and lets Kamailio read it.",
         )
+
+
+def _witnesses(config: Config, evidence: Evidence) -> Iterator[Finding]:
+    """What would have counted and could not be read; what nobody asked for, or this user may not read, is no news."""
+    said = [
+        f"{what}: {found.why}"
+        for what, found in _asked(config, evidence)
+        if isinstance(found, Unread) and found != NOT_LOOKED and not found.denied
+    ]
+    looked_up = evidence.proxies.values()
+    if looked_up and not any(one.addresses or one.negative for one in looked_up):
+        said.append(f"the proxies in DNS: {', '.join(sorted({one.error or 'no address' for one in looked_up}))}")
+    if said:
+        yield Finding(
+            Cause.WITNESS_UNREAD,
+            f"Judged without what could not be read: {'; '.join(said)}",
+            "`sbc-probe check` as root; `journalctl -u sbc-probe -u kamailio -n 50`; run site.yml, which installs what "
+            "the probe reads.",
+        )
+
+
+def _asked(config: Config, evidence: Evidence) -> Iterator[tuple[str, object]]:
+    """The witnesses without which the rest still proves, but for those of which another cause speaks."""
+    yield "nftables", evidence.packet_filter
+    yield "the files that Kamailio has read", evidence.loaded
+    yield "what listens on this machine", evidence.listening
+    if config.issued_by == "certbot":
+        yield "certbot's last run", evidence.renewal
+    if isinstance(kamailio := evidence.kamailio, Kamailio):
+        yield "Kamailio's TLS connections", kamailio.connections
+        yield "Kamailio's memory", kamailio.memory
+        if config.tenants:
+            yield "the names of tenants that Kamailio knows", kamailio.tenants

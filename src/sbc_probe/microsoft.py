@@ -43,6 +43,7 @@ FLEETING = frozenset(
         Cause.PROXY_FORBIDS,
     }
 )
+LOOK_AGAIN = "Look again when it is due: `sbc-probe check --wait` does."
 IDENTIFIER = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b;?")
 
 
@@ -156,9 +157,7 @@ def flaps(finding: Finding | None, found: Flapping | None, destination: Destinat
         f"{destination.flags}, went from answering to not answering or back {found.turns} times within "
         f"{found.window / 60:.0f} min, {found.per_hour:.0f} an hour, and answered for {found.share:.0%} of that time; "
         f"at this moment: {now}",
-        finding.next_step
-        if finding and bad
-        else "Look for what comes and goes: a firewall that forgets connections, a lossy way, Microsoft's service.",
+        "Look for what comes and goes: a firewall that forgets connections, a lossy way, Microsoft's service.",
         (destination.uri,),
         # Worth waiting for while it may grow old by itself, not while it is bad anyway.
         patience=finding.patience if finding and bad else found.window,
@@ -206,8 +205,9 @@ def _elsewhere(config: Config, evidence: Evidence, destination: Destination) -> 
 def _set_back(destination: Destination, round_time: float, now: float) -> Finding:
     return Finding(
         Cause.NOT_YET_KNOWN,
-        f"{destination.flags}; its times are still to come, so the clock was set back; the next OPTIONS tells",
-        f"Look again in {round_time:.0f} s.",
+        f"{destination.flags}; its times are still to come, so the clock was set back; the next OPTIONS tells, "
+        f"within {round_time:.0f} s",
+        LOOK_AGAIN,
         (destination.uri,),
         due=now + round_time,
     )
@@ -258,7 +258,7 @@ def _pending(destination: Destination, due: float, now: float, recently: str) ->
     return Finding(
         Cause.NOT_YET_KNOWN,
         f"{destination.flags}, not yet proven{recently}; an answer is due in {max(1, due - now):.0f} s",
-        f"Look again in {max(1, due - now):.0f} s.",
+        LOOK_AGAIN,
         (destination.uri,),
         due=due,
     )
@@ -393,9 +393,10 @@ def knows_no_trunk(config: Config, evidence: Evidence, kamailio: Kamailio) -> bo
     )
 
 
-def refused_by_all(kamailio: Kamailio, finding: Finding) -> bool:
+def refused_by_all(config: Config, kamailio: Kamailio, finding: Finding) -> bool:
     """Whether every proxy says 403 though Microsoft knew us before: the trunk has gone, and no proxy is at fault."""
-    return finding.cause is Cause.PROXY_FORBIDS and len(finding.destinations) == len(kamailio.destinations)
+    known = [destination for destination in kamailio.destinations if destination.host in config.proxies]
+    return finding.cause is Cause.PROXY_FORBIDS and len(finding.destinations) == len(known)
 
 
 def trunk_missing(config: Config, kamailio: Kamailio) -> Finding:
@@ -419,7 +420,8 @@ def their_options(config: Config, evidence: Evidence, kamailio: Kamailio) -> Ite
     theirs, now = kamailio.theirs, evidence.taken_at
     if theirs and theirs.at < (_past(kamailio.loaded_at, now) or 0.0):
         theirs = None
-    answered = [d.answer for d in kamailio.destinations if d.answer and _good(config, evidence, kamailio, d)]
+    proxies = [one for one in kamailio.destinations if one.host in config.proxies]
+    answered = [one.answer for one in proxies if one.answer and _good(config, evidence, kamailio, one)]
     if not answered:
         return
     patience = 2 * config.microsoft_options_interval + SLACK
@@ -445,7 +447,7 @@ def their_options(config: Config, evidence: Evidence, kamailio: Kamailio) -> Ite
             Cause.THEIRS_NOT_YET_SEEN,
             f"Microsoft's own OPTIONS to {config.fqdn} have not come in the {now - first:.0f} s since it answers ours; "
             f"they are due in {max(1, due - now):.0f} s",
-            f"Look again in {max(1, due - now):.0f} s.",
+            LOOK_AGAIN,
             due=due,
         )
         return
@@ -453,7 +455,10 @@ def their_options(config: Config, evidence: Evidence, kamailio: Kamailio) -> Ite
 
 
 def _missing(config: Config, evidence: Evidence, kamailio: Kamailio, theirs: Theirs | None, patience: float) -> Finding:
-    """Their OPTIONS do not come. What does come says where they are lost."""
+    """Their OPTIONS do not come. What does come says where they are lost.
+
+    The next step depends only on what stays as it is from one look to the next.
+    """
     networks = ", ".join(str(network) for network in config.signalling_networks)
     if theirs is None:
         seen = "have never come since the last start"
@@ -470,8 +475,8 @@ def _missing(config: Config, evidence: Evidence, kamailio: Kamailio, theirs: The
     if strange and _is_within(strange.source, config) and strange.at > evidence.taken_at - patience:
         said += f"; it asks for {strange.name} instead, which is none of our names and gets 404"
         step = (
-            f"If {strange.name} is a tenant's: name it in sbc_tenants and run site.yml. Else the trunk has another "
-            f"name: `Get-CsOnlinePSTNGateway {config.fqdn}`"
+            "If the name that it asks for is a tenant's: name it in sbc_tenants and run site.yml. Else the trunk has "
+            f"another name: `Get-CsOnlinePSTNGateway {config.fqdn}`"
         )
         return Finding(Cause.THEIRS_MISSING, said, step, patience=patience)
     come = evidence.packet_filter.new_connections if isinstance(evidence.packet_filter, PacketFilter) else None
@@ -481,13 +486,15 @@ def _missing(config: Config, evidence: Evidence, kamailio: Kamailio, theirs: The
             f"; {stand} TLS connections of its stand" if stand else f"; {come} connections of its reached this machine"
         )
         said += ", but no OPTIONS came on them" if theirs is None else ", but nothing comes on them"
+    elif come == 0:
+        said += "; not one connection of its has reached this machine since nftables was loaded"
+    if come == 0:
+        step = f"Open TCP {config.port} for {networks} in the cloud firewall: run site.yml. Else {trunk}"
+    elif theirs is None and (stand if come is None else come):
         step = (
             "The way in is open, so TLS fails or Microsoft sends nothing: `journalctl -u kamailio -n 50` names TLS "
             f"alerts; {trunk}"
         )
-    elif come == 0:
-        said += "; not one connection of its has reached this machine since nftables was loaded"
-        step = f"Open TCP {config.port} for {networks} in the cloud firewall: run site.yml. Else {trunk}"
     return Finding(Cause.THEIRS_MISSING, said, step, patience=patience)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from sbc_probe import content, renewal
 from sbc_probe.config import Config
 from sbc_probe.findings import Cause, Finding, date
-from sbc_probe.model import Certificate, Evidence, Kamailio, Lookup, Renewal, Unread
+from sbc_probe.model import Certificate, Destination, Evidence, Kamailio, Lookup, Renewal, Unread
 
 # From here on Microsoft's admin centre warns (s before the end).
 BOUGHT_NOTICE = 30 * content.DAY
@@ -48,6 +48,7 @@ def _kamailio(config: Config, evidence: Evidence) -> Iterator[Finding]:
             )
         case Kamailio(destinations=destinations):
             loaded = {destination.host for destination in destinations}
+            yield from _unknown(config, destinations)
             if missing := [host for host in config.proxies if host not in loaded]:
                 yield Finding(
                     Cause.DESTINATION_MISSING,
@@ -55,6 +56,18 @@ def _kamailio(config: Config, evidence: Evidence) -> Iterator[Finding]:
                     "Check the names in /etc/kamailio/live/dispatcher.list and that this host resolves them; then "
                     "`kamcmd dispatcher.reload`.",
                 )
+
+
+def _unknown(config: Config, destinations: Iterable[Destination]) -> Iterator[Finding]:
+    """Calls would go there, whoever it is and however well it answers."""
+    if strange := [one for one in destinations if one.host not in config.proxies]:
+        yield Finding(
+            Cause.DESTINATION_UNKNOWN,
+            f"The dispatcher sends calls to {', '.join(sorted({one.host for one in strange}))} too, which nobody "
+            f"declared; the proxies of this cloud are {', '.join(config.proxies)}",
+            "Run site.yml, which writes Microsoft's proxies alone into /etc/kamailio/live/dispatcher.list.",
+            tuple(one.uri for one in strange),
+        )
 
 
 def _port(config: Config, evidence: Evidence) -> Iterator[Finding]:
@@ -202,7 +215,7 @@ def _failing(record: Renewal, shown: Certificate, expired: bool) -> Finding:
     return Finding(
         Cause.RENEWAL_FAILING,
         f"certbot failed {times} {since}, {record.cause}: {record.said or 'no words'}; the old certificate {end}",
-        f"{record.advice} {renewal.NEXT_TRY}".lstrip(),
+        f"{renewal.advice(record)} {renewal.NEXT_TRY}",
         grave=expired,
     )
 
@@ -233,8 +246,10 @@ def tenants(config: Config, evidence: Evidence) -> Iterator[Finding]:
         if cause is Cause.TENANT_UNCHECKED:
             step = "`resolvectl status`"
         else:
-            records = ", ".join(f"{name}. A {config.address}" for name in said)
-            step = f"Run site.yml, or let each name have exactly one record where the zone is hosted: {records}"
+            step = (
+                "Run site.yml, or let each name have exactly one record where the zone is hosted: "
+                f"NAME. A {config.address}"
+            )
         where = "" if cause is Cause.TENANT_UNCHECKED else f"; this SBC is {config.address}"
         yield Finding(cause, "; ".join(f"{name}: {what}" for name, what in said.items()) + where, step)
     known = evidence.kamailio.tenants if isinstance(evidence.kamailio, Kamailio) else frozenset(config.tenants)

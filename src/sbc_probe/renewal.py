@@ -79,6 +79,7 @@ _DELEGATION = (
     "The DNS delegation does not lead here: _acme-challenge of the name needs an NS record that names this droplet, "
     "and port 53 (UDP, TCP) must be open from outside."
 )
+_SENTENCES = frozenset({*ADVICE.values(), _PORT_80, _PORT_80_OTHER, _NO_RECORD, _DELEGATION})
 # What the authority says of a challenge, by the type of its problem and its words.
 _CHALLENGES = (
     (r"\bcaa\b", Cause.REFUSED, ADVICE[Cause.REFUSED]),
@@ -182,6 +183,13 @@ def judge(run: str | None, service: Mapping[str, str], not_installed: str | None
         said = f"{full}; {failure.said}" if failure else full
         return Failure(Cause.DISK_FULL, _one_line(said), ADVICE[Cause.DISK_FULL])
     return failure
+
+
+def advice(record: Renewal) -> str:
+    """What to do about a failure: one of the sentences known here, whatever the file says."""
+    if record.advice in _SENTENCES:
+        return record.advice
+    return ADVICE[Cause(record.cause) if record.cause in set(Cause) else Cause.UNKNOWN]
 
 
 def advanced(before: Renewal | None, failure: Failure | None, now: float) -> Renewal:

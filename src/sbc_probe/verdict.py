@@ -19,10 +19,11 @@ What it takes to be proven: all of this; whatever is not known for sure is not p
 
 1. The evidence was gathered lately, by a clock that no time server contradicts, that has not jumped without one to
    vouch for it, and that Kamailio's own times do not run ahead of.
-2. Kamailio answers RPC and has loaded every proxy, one at least. A socket on this machine listens at our address, and
-   an OPTIONS sent there over TLS gets 200 with our FQDN in Contact.
+2. Kamailio answers RPC and has loaded every proxy, one at least, and no other destination. A socket on this machine
+   listens at our address, and an OPTIONS sent there over TLS gets 200 with our FQDN in Contact.
 3. The certificate on the wire is the one on disk, and its key, names, dates, use and chain are good.
-4. Our FQDN and those of the tenants lead here and nowhere else, unless DNS does not answer; Kamailio knows the names.
+4. Our FQDN and those of the tenants lead here and nowhere else, unless DNS does not answer; Kamailio knows the names,
+   unless it does not tell which it knows.
 5. Every destination is AP by an answer with 2xx that came since Kamailio started and last read one of its files, at
    most two rounds of OPTIONS ago and not at a time that is still to come, on a connection whose certificate carries
    its name.
@@ -35,8 +36,8 @@ What it takes to be proven: all of this; whatever is not known for sure is not p
     again, new ones are.
 
 What of 2, 3, 5, 6 and 9 could not be read fails or is unknown. The private key, which only root may read, the clock,
-the listening sockets, the packet filter, the files and DNS of the proxies are further witnesses: what they say counts,
-and without them the rest still proves.
+the listening sockets, the packet filter, the files, the tenants' names and DNS of the proxies are further witnesses:
+what they say counts, and without them the rest still proves. A remark names those that could not be read.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ SWAP = frozenset(
         Cause.OPTIONS_UNANSWERED,
         Cause.CONTACT_WRONG,
         Cause.DESTINATION_MISSING,
+        Cause.DESTINATION_UNKNOWN,
         Cause.DENIED,
     }
 )
@@ -117,6 +119,7 @@ def judge(config: Config, evidence: Evidence) -> Verdict:
         unread = next(finding for finding in ours if finding.cause in UNREAD)
         return _verdict([*ours, *around], tuple(_absent(config, host, unread) for host in config.proxies))
     rehearsal = next((finding for finding in ours if finding.cause is Cause.CERTIFICATE_REHEARSAL), None)
+    unknown = next((finding for finding in ours if finding.cause is Cause.DESTINATION_UNKNOWN), None)
     flapped = {item.uri: flapping(config, kamailio, item, evidence.taken_at) for item in kamailio.destinations}
     trunk = None
     ready = all(finding.is_remark or finding.cause in APART for finding in (*ours, *around))
@@ -126,6 +129,8 @@ def judge(config: Config, evidence: Evidence) -> Verdict:
     for destination in kamailio.destinations:
         found = flapped[destination.uri]
         flaw = flaps(flaw_of(config, evidence, kamailio, destination), found, destination)
+        if unknown and destination.host not in config.proxies:
+            flaw = replace(unknown, destinations=(destination.uri,))
         loaded.append(
             DestinationVerdict(
                 destination=destination,
@@ -144,7 +149,8 @@ def judge(config: Config, evidence: Evidence) -> Verdict:
         if host not in hosts
     ]
     flaws = [trunk] if trunk else [_of_all(config, kamailio, flaw) for flaw in _merged(loaded)]
-    others = [finding for finding in flaws if finding.cause is not Cause.CERTIFICATE_REHEARSAL]
+    # These are among ours already.
+    others = [one for one in flaws if one.cause not in (Cause.CERTIFICATE_REHEARSAL, Cause.DESTINATION_UNKNOWN)]
     theirs = their_options(config, evidence, kamailio)
     return _verdict([*ours, *around, *others, *theirs], (*loaded, *missing))
 
@@ -180,7 +186,7 @@ def _in_the_light_of(rehearsal: Finding | None, flaw: Finding | None) -> Finding
 
 
 def _of_all(config: Config, kamailio: Kamailio, flaw: Finding) -> Finding:
-    if not refused_by_all(kamailio, flaw):
+    if not refused_by_all(config, kamailio, flaw):
         return flaw
     step = (
         f"If our Contact is right, the trunk is disabled, renamed or removed: `Get-CsOnlinePSTNGateway {config.fqdn}`"

@@ -614,6 +614,7 @@ MATRIX = (
 ELSEWHERE = {
     "certificate_rehearsal": "tests/e2e/test_certificates.py",
     "evidence_old": "tests/probe/test_verdict.py",
+    "destination_unknown": "tests/probe/test_verdict.py",
     "tenant_not_loaded": "tests/probe/test_verdict.py",
     "not_listening": "tests/probe/test_verdict.py",
     "denied": "tests/probe/test_verdict.py",
@@ -622,5 +623,6 @@ ELSEWHERE = {
     "tenant_elsewhere": "tests/probe/test_verdict.py",
     "tenant_unchecked": "tests/probe/test_verdict.py",
     "memory_low": "tests/probe/test_verdict.py",
+    "witness_unread": "tests/probe/test_verdict.py",
     "clouds_outdated": "tests/probe/test_verdict.py",
 }

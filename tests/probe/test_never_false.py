@@ -6,6 +6,8 @@ The conditions are written down here once more, in other words than those of the
 from __future__ import annotations
 
 import json
+import re
+from collections import defaultdict
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -23,6 +25,7 @@ from by_hand import (
     PROXIES,
     REFUSED,
     answered,
+    destination,
     evidence,
     kamailio,
     port,
@@ -32,7 +35,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from sbc_probe.findings import State
+from sbc_probe import renewal
+from sbc_probe.findings import Cause, State
 from sbc_probe.flags import PAIRS
 from sbc_probe.model import (
     NOT_LOOKED,
@@ -44,9 +48,11 @@ from sbc_probe.model import (
     Lookup,
     Memory,
     Misnamed,
+    NotHere,
     OptionsReply,
     PacketFilter,
     Reach,
+    Renewal,
     Unread,
 )
 from sbc_probe.report import as_json, as_text
@@ -97,6 +103,7 @@ DESTINATION: dict[str, st.SearchStrategy[Any]] = {
     "turns": st.lists(moments, max_size=6).map(tuple),
     "host": st.sampled_from([*PROXIES, "sip.example.net"]),
 }
+WITH_ANOTHER = (*kamailio().destinations, destination("sip9.example.net", answer=answered(names=("sip9.example.net",))))
 KAMAILIO: dict[str, st.SearchStrategy[Any]] = {
     "loaded_at": moments,
     "theirs": st.none()
@@ -104,7 +111,9 @@ KAMAILIO: dict[str, st.SearchStrategy[Any]] = {
     "established": unread | st.frozensets(addresses),
     "memory": unread | st.builds(Memory, st.just(100), st.integers(0, 120)),
     "connections": unread | st.just(()),
-    "destinations": st.sampled_from([(), kamailio().destinations[:2], kamailio().destinations * 2]),
+    "destinations": st.sampled_from([(), kamailio().destinations[:2], kamailio().destinations * 2, WITH_ANOTHER]),
+    "tenants": unread,
+    "not_here": st.builds(NotHere, moments, st.text(max_size=5), addresses, st.none()),
 }
 certificates = st.builds(
     lambda changes: replace(GOOD, **changes),
@@ -167,6 +176,11 @@ EVIDENCE: dict[str, st.SearchStrategy[Any]] = {
         st.sampled_from([None, (), NETWORKS, NETWORKS[:1], ("0.0.0.0/0",), ("52.112.0.0/13", "52.120.0.0/14"), ("x",)]),
         st.none() | st.integers(0, 5),
     ),
+    "renewal": unread
+    | st.builds(
+        Renewal, moments, st.just(True), moments, st.integers(1, 99), *[st.none() | st.text(max_size=5)] * 2, st.text()
+    ),
+    "tenants": st.dictionaries(st.text(max_size=5), lookups),
     "loaded": unread | st.builds(Loaded, moments, st.just(FILES), st.sampled_from([FILES, {}])),
 }
 
@@ -219,7 +233,8 @@ def answers_well(found: Evidence, one: Destination) -> bool:
     looked_up = [found.proxies.get(one.host), reach.lookup if (reach := found.reach.get(one.host)) else None]
     answer, reload = one.answer, found.loaded
     return (
-        one.flags == "AP"
+        one.host in PROXIES
+        and one.flags == "AP"
         and answer is not None
         and 200 <= answer.code <= 299
         and recent(answer.at, OURS, found.kamailio)
@@ -252,7 +267,7 @@ def ours_works(found: Evidence) -> bool:
     wire, options, clock, filtered = found.port.certificate, found.port.options, found.clock, found.packet_filter
     return (
         isinstance(known, Kamailio)
-        and {one.host for one in known.destinations} >= set(PROXIES)
+        and {one.host for one in known.destinations} == set(PROXIES)
         and found.port.tcp == "open"
         and found.port.rsa_suites
         and not isinstance(wire, Unread)
@@ -321,6 +336,26 @@ def test_time_alone_proves_nothing(found: Evidence, later: float) -> None:
     assert aged(verdict, later, 60).state is State.UNKNOWN
     if verdict.state is State.PROVEN:
         assert judge(CONFIG, replace(found, taken_at=NOW + later)).state is not State.PROVEN
+
+
+def test_next_steps_are_few_and_follow_neither_the_time_nor_what_others_say() -> None:
+    """They are labels and texts of alerts: one that is new at every look would be a new alert at every look."""
+    steps: dict[Cause, set[str]] = defaultdict(set)
+
+    @settings(often, max_examples=1000)
+    @given(changed(), st.floats(0, OURS))
+    def look(found: Evidence, later: float) -> None:
+        verdict = judge(CONFIG, replace(found, taken_at=NOW + later))
+        for each in (*verdict.findings, *verdict.remarks):
+            steps[each.cause].add(re.sub("|".join(PROXIES), "PROXY", each.next_step))
+
+    look()
+    assert Cause.THEIRS_MISSING in steps
+    for cause, found in steps.items():
+        assert len(found) <= (len(renewal.Cause) if cause is Cause.RENEWAL_FAILING else 5), cause
+        # Ports, systemd's and certbot's options, our own names and networks.
+        numbers = set(re.findall(r"\d+", re.sub(r"[0-9.]+/\d+|203\.0\.113\.10|=\w+", "", " ".join(found))))
+        assert numbers <= {"5061", "50", "20", "100", "80", "53", "1", "2", "200"}, cause
 
 
 @settings(often, max_examples=300)

@@ -32,6 +32,7 @@ from by_hand import (
     with_certificate,
 )
 
+from sbc_probe import renewal
 from sbc_probe.config import Config
 from sbc_probe.findings import Cause, ExitCode, State
 from sbc_probe.model import (
@@ -45,6 +46,7 @@ from sbc_probe.model import (
     Lookup,
     Memory,
     Misnamed,
+    NotHere,
     OptionsReply,
     PacketFilter,
     Reach,
@@ -70,6 +72,8 @@ def test_all_in_order_is_proven() -> None:
 
 UNTRUSTED = ChainFlaw(False, "it ends at CN=YR1, whose issuer, CN=Root YR, is no accepted root")
 ADDRESS_REFUSED = answered(403, "Forbidden; Q.850;text=\"Provided Trunk FQDN '203.0.113.1' is not allowed\"")
+# It answers well, on a connection with a certificate of its own.
+STRANGER = destination("evil.example.com", answer=answered(names=("evil.example.com",)))
 OUR_FAULTS = {
     "kamailio does not run": (evidence(kamailio=Unread("no socket"), port=CLOSED), Cause.KAMAILIO_DOWN),
     "kamailio hangs": (evidence(kamailio=Unread("nothing answers")), Cause.KAMAILIO_RPC),
@@ -111,6 +115,10 @@ OUR_FAULTS = {
         evidence(kamailio=kamailio(destinations=kamailio().destinations[:2])),
         Cause.DESTINATION_MISSING,
     ),
+    "a destination that nobody declared": (
+        evidence(kamailio=kamailio(destinations=(*kamailio().destinations, STRANGER))),
+        Cause.DESTINATION_UNKNOWN,
+    ),
     "no destination at all": (evidence(kamailio=kamailio(destinations=())), Cause.DESTINATION_MISSING),
     "no record for our name": (evidence(fqdn=Lookup((), "NXDOMAIN", True)), Cause.FQDN_UNRESOLVED),
     "our name is elsewhere": (evidence(fqdn=Lookup(("203.0.113.99",))), Cause.FQDN_ELSEWHERE),
@@ -146,6 +154,7 @@ def test_the_judge_of_a_swap_looks_only_at_what_a_configuration_can_break(fault:
         Cause.OPTIONS_UNANSWERED,
         Cause.CONTACT_WRONG,
         Cause.DESTINATION_MISSING,
+        Cause.DESTINATION_UNKNOWN,
     }
     verdict = judge_swap(CONFIG, found)
     assert verdict.state is (State.FAILED if cause in judged else State.PROVEN)
@@ -184,6 +193,27 @@ def test_every_configured_proxy_is_in_the_report() -> None:
         assert tuple(item.destination.host for item in verdict.destinations) == PROXIES
         assert [item.state for item in verdict.destinations] == states
     assert verdict.destinations[0].flags_meaning is None
+
+
+@pytest.mark.parametrize("host", ["evil.example.com", "sip9.pstnhub.microsoft.com"])
+@pytest.mark.parametrize("answer", [answered(), answered(403, "Forbidden"), None], ids=["well", "refuses", "silent"])
+def test_nobody_else_gets_calls_however_it_answers(host: str, answer: Answer | None) -> None:
+    one = destination(host, "AP", replace(answer, names=(host,)) if answer else None)
+    verdict = judge(CONFIG, evidence(kamailio=kamailio(destinations=(*kamailio().destinations, one))))
+    assert [finding.cause for finding in verdict.findings] == [Cause.DESTINATION_UNKNOWN]
+    assert host in verdict.findings[0].evidence
+    assert host not in verdict.findings[0].next_step
+    assert verdict.findings[0].destinations == (one.uri,)
+    assert [item.state for item in verdict.destinations] == [*[State.PROVEN] * 3, State.FAILED]
+
+
+def test_a_stranger_that_answers_well_is_no_word_of_microsofts() -> None:
+    silent = kamailio(sip=SILENT, sip2=SILENT, sip3=SILENT, theirs=None).destinations
+    found = evidence(kamailio=kamailio(destinations=(*silent, STRANGER), theirs=None))
+    assert [one.cause for one in judge(CONFIG, found).findings] == [Cause.DESTINATION_UNKNOWN, Cause.PROXY_SILENT]
+    refused = kamailio(sip=REFUSED, sip2=REFUSED, sip3=REFUSED).destinations
+    verdict = judge(CONFIG, evidence(kamailio=kamailio(destinations=(*refused, STRANGER))))
+    assert "the trunk is disabled, renamed or removed" in verdict.findings[1].next_step
 
 
 def test_what_may_not_be_read_is_unknown() -> None:
@@ -328,7 +358,7 @@ class TestTime:
         assert (verdict.state, verdict.exit_code, primary(verdict)) == (State.UNKNOWN, 2, Cause.NOT_YET_KNOWN)
         # One interval, the answer timeout, and a little slack; two seconds are gone.
         assert verdict.worth_waiting(NOW - 100, NOW) == 60 + 5 + 3 - 2
-        assert "66 s" in verdict.findings[0].next_step
+        assert "an answer is due in 66 s" in verdict.findings[0].evidence
 
     def test_an_answer_from_before_the_start_proves_nothing(self) -> None:
         found = evidence(kamailio=kamailio(loaded_at=NOW - 5, sip={"answer": answered(ago=6), "sent_ago": None}))
@@ -508,7 +538,8 @@ class TestTheirOptions:
 class TestRenewal:
     """A failing renewal is a remark until the certificate has ended."""
 
-    FAILING = Renewal(NOW - 60, True, NOW - 9 * DAY, 3, "challenge_failed", "Timeout during connect", "Open port 80.")
+    ADVICE = renewal.ADVICE[renewal.Cause.CHALLENGE_FAILED]
+    FAILING = Renewal(NOW - 60, True, NOW - 9 * DAY, 3, "challenge_failed", "Timeout during connect", ADVICE)
 
     def test_it_does_not_change_the_proof(self) -> None:
         verdict = judge(CONFIG, evidence(renewal=self.FAILING, installed_at=NOW - 60 * DAY))
@@ -517,7 +548,21 @@ class TestRenewal:
         assert remark.cause is Cause.RENEWAL_FAILING
         assert "3 times since 2027-01-06 08:00 UTC, challenge_failed: Timeout during connect" in remark.evidence
         assert "serves on until 2027-04-14" in remark.evidence
-        assert remark.next_step.startswith("Open port 80. certbot.timer tries again by itself")
+        assert remark.next_step == f"{self.ADVICE} {renewal.NEXT_TRY}"
+
+    @pytest.mark.parametrize(
+        ("cause", "advice", "step"),
+        [
+            ("challenge_failed", "Pay us.", ADVICE),
+            ("disk_full", "", renewal.ADVICE[renewal.Cause.DISK_FULL]),
+            ("whatever", "Pay us.", renewal.ADVICE[renewal.Cause.UNKNOWN]),
+            (None, "", renewal.ADVICE[renewal.Cause.UNKNOWN]),
+        ],
+    )
+    def test_only_advice_of_ours_is_given(self, cause: str | None, advice: str, step: str) -> None:
+        record = replace(self.FAILING, cause=cause, advice=advice)
+        (remark,) = judge(CONFIG, evidence(renewal=record, installed_at=NOW - 60 * DAY)).remarks
+        assert remark.next_step == f"{step} {renewal.NEXT_TRY}"
 
     def test_it_is_the_cause_when_the_certificate_has_ended(self) -> None:
         ended = with_certificate(not_before=NOW - 91 * DAY, not_after=NOW - DAY)
@@ -532,10 +577,9 @@ class TestRenewal:
         [
             {"renewal": None},
             {"renewal": Renewal(NOW - 60)},
-            {"renewal": Unread("junk")},
             {"renewal": FAILING, "installed_at": NOW - 30},
         ],
-        ids=["never ran", "was good", "junk", "another way brought one since"],
+        ids=["never ran", "was good", "another way brought one since"],
     )
     def test_nothing_is_said(self, changes: dict[str, Any]) -> None:
         assert judge(CONFIG, evidence(**changes)).remarks == ()
@@ -656,7 +700,7 @@ class TestTenants:
         assert self.TENANTS[1] in verdict.findings[0].evidence
         assert self.TENANTS[0] not in verdict.findings[0].evidence
         assert said in verdict.findings[0].evidence
-        assert f"{self.TENANTS[1]}. A {CONFIG.address}" in verdict.findings[0].next_step
+        assert f"NAME. A {CONFIG.address}" in verdict.findings[0].next_step
         assert [item.state for item in verdict.destinations] == [State.PROVEN] * 3
 
     def test_several_in_the_same_way_are_one_finding(self) -> None:
@@ -681,8 +725,13 @@ class TestTenants:
         assert (primary(verdict), verdict.exit_code) == (Cause.TENANT_NOT_LOADED, 1)
         assert self.TENANTS[1] in verdict.findings[0].evidence
         assert self.TENANTS[0] not in verdict.findings[0].evidence
-        unread = self.judge(self.HERE, self.HERE, kamailio=kamailio(tenants=Unread("not looked at")))
+
+    def test_whether_kamailio_knows_them_may_be_unread(self) -> None:
+        unread = self.judge(self.HERE, self.HERE, kamailio=kamailio(tenants=Unread("permissions.domainDump: 500")))
         assert unread.state is State.PROVEN
+        assert [remark.cause for remark in unread.remarks] == [Cause.WITNESS_UNREAD]
+        assert "permissions.domainDump: 500" in unread.remarks[0].evidence
+        assert self.judge(self.HERE, self.HERE, kamailio=kamailio(tenants=NOT_LOOKED)).remarks == ()
 
     def test_microsofts_options_to_a_tenant_are_no_part_of_the_proof(self) -> None:
         asked = kamailio(tenants=frozenset(self.TENANTS), theirs_of_tenants={self.TENANTS[0]: theirs(code=404)})
@@ -840,6 +889,7 @@ class TestFlapping:
             assert item.state is State.FAILED
             assert item.flapping
             assert (item.flapping.turns, item.flapping.per_hour, item.flapping.window) == (turns, turns * 4, 900)
+        assert well.findings[0].next_step == bad.findings[0].next_step
         assert well.findings[0].evidence.endswith("at this moment: answers")
         assert "at this moment: does not answer our OPTIONS" in bad.findings[0].evidence
         # Well for 300 s before the first turn, from 450 to 300 s ago, and for the last 150 s.
@@ -898,7 +948,12 @@ class TestWitnesses:
 
     def test_a_resolver_that_fails_does_not(self) -> None:
         found = evidence(proxies={host: Lookup((), "SERVFAIL") for host in PROXIES})
-        assert judge(CONFIG, found).state is State.PROVEN
+        verdict = judge(CONFIG, found)
+        assert verdict.state is State.PROVEN
+        assert [remark.cause for remark in verdict.remarks] == [Cause.WITNESS_UNREAD]
+        assert "the proxies in DNS: SERVFAIL" in verdict.remarks[0].evidence
+        one = evidence(proxies={**found.proxies, PROXIES[0]: Lookup((ADDRESSES[PROXIES[0]],))})
+        assert judge(CONFIG, one).remarks == ()
 
     def test_overload_says_for_how_long(self) -> None:
         answer = replace(answered(503, "Service Unavailable"), retry_after=30.0)
@@ -933,6 +988,51 @@ class TestWitnesses:
             assert finding.cause is Cause.THEIRS_MISSING
             assert said in finding.evidence
             assert "TLS alerts" in finding.next_step
+
+    def test_the_next_step_does_not_follow_connections_that_come_and_go(self) -> None:
+        steps = {
+            judge(CONFIG, evidence(kamailio=kamailio(theirs=seen, connections=connections))).findings[0].next_step
+            for seen in (None, theirs(ago=600))
+            for connections in ((), (connection("52.112.0.1", outbound=False),))
+        }
+        assert len(steps) == 2
+
+    def test_a_name_that_microsoft_asks_for_instead_is_evidence(self) -> None:
+        asked = NotHere(NOW - 20, "pay-us.example.net", "52.112.0.1", 3)
+        finding = judge(CONFIG, evidence(kamailio=kamailio(theirs=None, not_here=asked))).findings[0]
+        assert finding.cause is Cause.THEIRS_MISSING
+        assert "it asks for pay-us.example.net instead" in finding.evidence
+        assert "pay-us" not in finding.next_step
+        assert "sbc_tenants" in finding.next_step
+
+    @pytest.mark.parametrize(
+        ("unread", "said"),
+        [
+            ("packet_filter", "nftables: rude"),
+            ("loaded", "the files that Kamailio has read: rude"),
+            ("listening", "what listens on this machine: rude"),
+            ("renewal", "certbot's last run: rude"),
+            ("connections", "Kamailio's TLS connections: rude"),
+            ("memory", "Kamailio's memory: rude"),
+        ],
+    )
+    def test_what_could_not_be_read_is_remarked_upon(self, unread: str, said: str) -> None:
+        def found(why: Unread) -> Evidence:
+            mine = {unread: why}
+            return evidence(kamailio=kamailio(**mine)) if unread in ("connections", "memory") else evidence(**mine)
+
+        verdict = judge(CONFIG, found(Unread("rude")))
+        assert verdict.state is State.PROVEN
+        assert [remark.cause for remark in verdict.remarks] == [Cause.WITNESS_UNREAD]
+        assert said in verdict.remarks[0].evidence
+        assert "rude" not in verdict.remarks[0].next_step
+        for why in (Unread("Permission denied", denied=True), NOT_LOOKED):
+            assert judge(CONFIG, found(why)).remarks == ()
+
+    def test_several_are_one_remark(self) -> None:
+        (remark,) = judge(CONFIG, evidence(packet_filter=Unread("one"), listening=Unread("another"))).remarks
+        assert "one" in remark.evidence
+        assert "another" in remark.evidence
 
     def test_connections_of_others_are_not_microsofts(self) -> None:
         strange = (connection("198.51.100.7", outbound=False), connection("52.112.0.1"))
