@@ -1,6 +1,6 @@
 # Try it: make lab. Test it: make test. See the README for the rest.
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-up lab-down lab-clean lab-status lab-logs lab-ssh install lint test test-full bench pictures
+.PHONY: help lab lab-up lab-down lab-clean lab-status lab-logs lab-ssh install lint test test-full bench bench-probe pictures
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)

@@ -21,7 +21,7 @@ from sbc_probe.exposition import (
 )
 from sbc_probe.findings import State
 from sbc_probe.history import History
-from sbc_probe.model import Clock, Evidence, Kamailio, Memory, PacketFilter, Renewal, connected
+from sbc_probe.model import Clock, Evidence, Kamailio, Loaded, Memory, PacketFilter, Renewal, connected
 from sbc_probe.report import shown_certificate
 from sbc_probe.verdict import DestinationVerdict, Verdict
 
@@ -48,8 +48,10 @@ class Observer:
         self._states: dict[str, State] = {}
         self._answers: dict[str, float] = {}
 
-    def note(self, evidence: Evidence, verdict: Verdict, duration: float, history: History) -> None:
-        """Count what one gathering has found, which took so many seconds."""
+    def note(
+        self, evidence: Evidence, verdict: Verdict, duration: float, availability: dict[tuple[str, str], float]
+    ) -> None:
+        """Count what one gathering has found, which took so many seconds, with what `availabilities` say by then."""
         self.gatherings += 1
         self.duration = duration
         hosts = {item.destination.host: item for item in verdict.destinations}
@@ -65,11 +67,17 @@ class Observer:
                 counts = self.round_trips.setdefault(host, [0] * (len(BUCKETS) + 1))
                 counts[bisect_left(BUCKETS, answer.round_trip)] += 1
                 self.seconds[host] = self.seconds.get(host, 0.0) + answer.round_trip
-        self.availability = {}
-        for subject in ("", *hosts):
-            for window, available in history.availabilities(subject, evidence.taken_at, WINDOWS).items():
-                if available.share is not None:
-                    self.availability[subject, window] = available.share
+        self.availability = availability
+
+
+def availabilities(evidence: Evidence, verdict: Verdict, history: History) -> dict[tuple[str, str], float]:
+    """The share of the known time that was proven, by proxy ("": the SBC) and window; without what is not known."""
+    return {
+        (subject, window): available.share
+        for subject in ("", *(item.destination.host for item in verdict.destinations))
+        for window, available in history.availabilities(subject, evidence.taken_at, WINDOWS).items()
+        if available.share is not None
+    }
 
 
 class VerdictCollector(Collector):
@@ -101,6 +109,10 @@ class VerdictCollector(Collector):
         yield from _certificate(evidence)
         if isinstance(evidence.kamailio, Kamailio):
             yield from _kamailio(evidence.kamailio, config.fqdn)
+        if isinstance(loaded := evidence.loaded, Loaded):
+            yield _single(
+                "sbc_kamailio_config_read_timestamp_seconds", "When Kamailio last read a file of its own.", loaded.at
+            )
         if isinstance(clock := evidence.clock, Clock):
             yield _single(
                 "sbc_clock_synchronized",
@@ -200,6 +212,13 @@ def _destinations(hosts: Mapping[str, DestinationVerdict], observer: Observer) -
         {key: count for key, count in observer.transitions.items() if key[0] in hosts},
         "destination", "state",
     )  # fmt: skip
+    yield _gauge(
+        "sbc_destination_turns",
+        "How often it lately turned from answering well to not doing so, or back.",
+        # A Kamailio that counts no OPTIONS keeps no turns either.
+        {(host,): float(len(one.turns)) for host, one in records.items() if one.sent is not None},
+        "destination",
+    )
     yield _gauge(
         "sbc_destination_availability_ratio",
         "How much of the time of which the state of a destination is known it was proven.",

@@ -30,7 +30,7 @@ from sbc_probe.exposition import CollectorRegistry, ProcessCollector, choose_enc
 from sbc_probe.findings import State
 from sbc_probe.history import History
 from sbc_probe.journal import Changes
-from sbc_probe.metrics import Observer, VerdictCollector
+from sbc_probe.metrics import Observer, VerdictCollector, availabilities
 from sbc_probe.model import Evidence
 from sbc_probe.report import as_json
 from sbc_probe.verdict import Verdict, aged, judge
@@ -69,9 +69,11 @@ class Monitor:
         verdict = judge(self.config, evidence)
         self.history.note(evidence, verdict)
         self.changes.note(verdict)
+        # Before the lock: whoever asks need not wait for a disk.
+        availability = availabilities(evidence, verdict, self.history)
         end = time.monotonic()
         with self._lock:
-            self.observer.note(evidence, verdict, end - begin, self.history)
+            self.observer.note(evidence, verdict, end - begin, availability)
             self._latest = evidence, verdict
             # By a clock that nobody sets: what is fresh must not depend on the one that is judged.
             self._gathered = end
