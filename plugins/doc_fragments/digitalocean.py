@@ -31,3 +31,26 @@ notes:
     is repeated. A rate limit (429) is waited out for up to two minutes.
   - A failure returns RV(ignore:error) with C(method), C(path), C(status), C(id), C(message) and C(request_id).
 """
+
+    # Of modules that only look.
+    INFO = r"""
+options:
+  token:
+    description: The API token. If not given, the environment's E(DIGITALOCEAN_ACCESS_TOKEN) is used.
+    type: str
+    required: true
+requirements:
+  - python-digitalocean >= 1.17
+attributes:
+  check_mode:
+    description: Changes nothing in any mode.
+    support: full
+  diff_mode:
+    description: There is never a difference to show.
+    support: none
+notes:
+  - Runs on the controller, with C(delegate_to=localhost).
+  - The API's endpoint comes from the environment's E(DIGITALOCEAN_END_POINT); without it, production is used.
+  - GET is repeated after an answer of 5xx or none. A rate limit (429) is waited out for up to two minutes.
+  - A failure returns RV(ignore:error) with C(method), C(path), C(status), C(id), C(message) and C(request_id).
+"""

@@ -272,10 +272,14 @@ def _rate_limit_pause(headers: Mapping[str, str], backoff: float) -> float:
 
 def make_module(argument_spec: Resource, **keywords: Any) -> AnsibleModule:
     """An AnsibleModule with the arguments that all modules share; supports check mode."""
-    token = {"type": "str", "required": True, "no_log": True, "fallback": (env_fallback, ["DIGITALOCEAN_ACCESS_TOKEN"])}
     state = {"choices": ["present", "absent"], "default": "present"}
-    spec = {"state": state, "token": token, **argument_spec}
-    return AnsibleModule(argument_spec=spec, supports_check_mode=True, **keywords)
+    return make_info_module({"state": state, **argument_spec}, **keywords)
+
+
+def make_info_module(argument_spec: Resource, **keywords: Any) -> AnsibleModule:
+    """An AnsibleModule that only looks, and so has no state."""
+    token = {"type": "str", "required": True, "no_log": True, "fallback": (env_fallback, ["DIGITALOCEAN_ACCESS_TOKEN"])}
+    return AnsibleModule(argument_spec={"token": token, **argument_spec}, supports_check_mode=True, **keywords)
 
 
 def run(module: AnsibleModule, work: Callable[[AnsibleModule, Client], Resource]) -> None:
