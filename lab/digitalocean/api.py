@@ -21,7 +21,7 @@ from lab.digitalocean.catalogue import IMAGES, JSON, REGIONS, SIZES
 from lab.digitalocean.errors import ApiError, not_found, pending_event, unprocessable
 from lab.digitalocean.firewalls import RULES, known, parse_rules
 from lab.digitalocean.machines import Machines
-from lab.digitalocean.traffic import REQUESTS_PER_HOUR, Fault, LoggedRequest
+from lab.digitalocean.traffic import REQUESTS_PER_HOUR, Exchange, Fault, LoggedRequest
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -58,9 +58,18 @@ async def _record(request: web.Request, handler: Handler) -> web.StreamResponse:
     began = time.time()
     request_id = request[_REQUEST_ID] = str(uuid.uuid4())
     remaining, reset = account.traffic.quota()
+    body = await request.read()  # as long as there is a connection to read from
     response: web.StreamResponse | None = None
     try:
         response = await handler(request)
+        response.headers.update(
+            {
+                "ratelimit-limit": str(REQUESTS_PER_HOUR),
+                "ratelimit-remaining": str(remaining),
+                "ratelimit-reset": str(reset),
+                "x-request-id": request_id,
+            }
+        )
     finally:
         account.traffic.requests.append(
             LoggedRequest(
@@ -74,15 +83,23 @@ async def _record(request: web.Request, handler: Handler) -> web.StreamResponse:
                 unknown_keys=tuple(request.get(_UNKNOWN_KEYS, ())),
             )
         )
-    response.headers.update(
-        {
-            "ratelimit-limit": str(REQUESTS_PER_HOUR),
-            "ratelimit-remaining": str(remaining),
-            "ratelimit-reset": str(reset),
-            "x-request-id": request_id,
-        }
-    )
+        account.traffic.exchanges.append(_exchange(request, body, response))
     return response
+
+
+def _exchange(request: web.Request, body: bytes, response: web.StreamResponse | None) -> Exchange:
+    made = response if isinstance(response, web.Response) and request.get(_FAULT) != "dropped" else None
+    return Exchange(
+        method=request.method,
+        path=request.path_qs,
+        user_agent=request.headers.get("User-Agent", ""),
+        content_type=request.headers.get("Content-Type", ""),
+        body=body,
+        status=made.status if made else None,
+        headers={name.lower(): value for name, value in made.headers.items()} if made else {},
+        answer=made.body if made and isinstance(made.body, bytes) else b"",
+        fault=request.get(_FAULT),
+    )
 
 
 @web.middleware

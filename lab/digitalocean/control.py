@@ -17,8 +17,9 @@ from lab.digitalocean.traffic import Fault
 def make_control(account: Account) -> web.Application:
     """An application with the account's routes; more can be added to its router before it runs.
 
-    GET /state, POST /reset, GET/POST/DELETE /faults, GET/DELETE /requests, POST/DELETE /tokens/refuse and
-    GET/POST /account. A wrong request answers 400 with one sentence.
+    GET /state, POST /reset, GET/POST/DELETE /faults, GET/DELETE /requests, POST/DELETE /tokens/refuse, GET/POST
+    /account, and GET/DELETE /exchanges, whose DELETE answers with what it takes away; a reset leaves them. A wrong
+    request answers 400 with one sentence.
     """
 
     async def state(request: web.Request) -> web.Response:
@@ -47,6 +48,12 @@ def make_control(account: Account) -> web.Application:
         account.traffic.requests.clear()
         return web.json_response({})
 
+    async def exchanges(request: web.Request) -> web.Response:
+        document = account.traffic.exchanges.document()
+        if request.method == "DELETE":
+            account.traffic.exchanges.clear()
+        return web.json_response(document)
+
     async def refuse_token(request: web.Request) -> web.Response:
         account.refused_tokens.add(str((await _json(request))["token"]))
         return web.json_response({})
@@ -73,6 +80,8 @@ def make_control(account: Account) -> web.Application:
             web.delete("/faults", clear_faults),
             web.get("/requests", requests),
             web.delete("/requests", clear_requests),
+            web.get("/exchanges", exchanges),
+            web.delete("/exchanges", exchanges),
             web.post("/tokens/refuse", refuse_token),
             web.delete("/tokens/refuse", accept_tokens),
             web.get("/account", profile),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 LOG_LENGTH = 10_000
+EXCHANGES_BYTES = 64 * 2**20
 REQUESTS_PER_HOUR = 5_000
 """https://docs.digitalocean.com/reference/api/api-reference/#section/Introduction/Rate-Limit"""
 
@@ -72,12 +73,64 @@ class LoggedRequest:
     unknown_keys: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """A whole request and its answer, for whoever judges them; the token is not part of it.
+
+    `status`, `headers` (of the answer, in lower case) and `answer` are those that the API made, whether or not a fault
+    let them arrive. `status` is None if it made none.
+    """
+
+    method: str
+    path: str
+    user_agent: str
+    content_type: str
+    body: bytes
+    status: int | None
+    headers: dict[str, str]
+    answer: bytes
+    fault: str | None
+
+    @property
+    def size(self) -> int:
+        return len(self.body) + len(self.answer)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON has it; bytes that are no UTF-8 are replaced."""
+        texts = {name: getattr(self, name).decode(errors="replace") for name in ("body", "answer")}
+        return {field.name: getattr(self, field.name) for field in fields(self)} | texts
+
+
+class Exchanges:
+    """The latest exchanges, as many as EXCHANGES_BYTES hold; `forgotten` counts those that were before."""
+
+    def __init__(self) -> None:
+        self._kept: deque[Exchange] = deque()
+        self._size = 0
+        self.forgotten = 0
+
+    def append(self, exchange: Exchange) -> None:
+        self._kept.append(exchange)
+        self._size += exchange.size
+        while self._size > EXCHANGES_BYTES:
+            self._size -= self._kept.popleft().size
+            self.forgotten += 1
+
+    def document(self) -> dict[str, Any]:
+        return {"exchanges": [exchange.document() for exchange in self._kept], "forgotten": self.forgotten}
+
+    def clear(self) -> None:
+        self._kept.clear()
+        self._size = self.forgotten = 0
+
+
 class Traffic:
-    """The log and the faults of one account."""
+    """The log, the exchanges and the faults of one account."""
 
     def __init__(self) -> None:
         self.faults: list[Fault] = []
         self.requests: deque[LoggedRequest] = deque(maxlen=LOG_LENGTH)
+        self.exchanges = Exchanges()
         self._arrivals: dict[str, deque[float]] = {}
 
     def fault_for(self, method: str, path: str) -> Fault | None:

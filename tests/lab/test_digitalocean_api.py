@@ -232,6 +232,33 @@ def test_pages_are_of_20_by_default_and_200_at_most_and_link_absolutely(lab: Lab
     assert "per_page=200" in lab.ok("GET", "/tags?per_page=999&page=2")["links"]["pages"]["prev"]
 
 
+def test_exchanges_are_kept_whole_but_for_the_token_until_they_are_taken(lab: Lab) -> None:
+    lab.control("DELETE", "/exchanges")
+    lab.call("POST", "/tags?x=y", {"name": "sbc"}, token="secret")
+    lab.control("POST", "/faults", {"kind": "dropped", "method": "GET"})
+    with pytest.raises(requests.ConnectionError):
+        lab.call("GET", "/tags")
+    lab.control("POST", "/reset")
+    taken = lab.control("DELETE", "/exchanges")
+    assert "secret" not in json.dumps(taken)
+    made, dropped = taken["exchanges"]
+    assert (made["method"], made["path"], made["status"], made["fault"]) == ("POST", "/v2/tags?x=y", 201, None)
+    assert (json.loads(made["body"]), json.loads(made["answer"])["tag"]["name"]) == ({"name": "sbc"}, "sbc")
+    assert made["headers"]["ratelimit-limit"] == "5000"
+    assert made["content_type"] == "application/json"
+    assert (dropped["status"], dropped["answer"], dropped["fault"]) == (None, "", "dropped")
+    assert lab.control("GET", "/exchanges") == {"exchanges": [], "forgotten": 0}
+
+
+def test_exchanges_that_are_too_many_are_forgotten_but_counted(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.control("DELETE", "/exchanges")
+    monkeypatch.setattr("lab.digitalocean.traffic.EXCHANGES_BYTES", 100)
+    for _ in range(2):
+        lab.call("POST", "/tags", {"name": "x" * 70})
+    taken = lab.control("DELETE", "/exchanges")
+    assert (taken["exchanges"], taken["forgotten"]) == ([], 2)
+
+
 # Keys and tags
 
 
