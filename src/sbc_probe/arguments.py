@@ -82,11 +82,18 @@ def _check(commands: Commands) -> None:
         epilog="exit code: 0 proven, 1 not proven, 2 unknown, 3 ready, waiting for Microsoft",
     )
     check.add_argument("--json", action="store_true", help=f"print the report as JSON, schema version {report.SCHEMA}")
-    check.add_argument(
+    part = check.add_mutually_exclusive_group()
+    part.add_argument(
         "--ours",
         action="store_true",
         help="judge only what a new configuration can break: Kamailio, its port, the certificate it serves, its "
         "answer to OPTIONS, the destinations it has loaded",
+    )
+    part.add_argument(
+        "--outbound",
+        action="store_true",
+        help="judge all but where the names lead and Microsoft's own OPTIONS, which follow them: what a droplet can "
+        "prove before it takes another's place",
     )
     check.add_argument(
         "--wait",

@@ -8,7 +8,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 from sbc_probe import report
 from sbc_probe.arguments import parser
@@ -18,7 +19,10 @@ from sbc_probe.findings import ExitCode, State
 from sbc_probe.model import Evidence
 from sbc_probe.resolver import lookup
 from sbc_probe.terminal import plain
-from sbc_probe.verdict import Verdict, judge, judge_swap
+from sbc_probe.verdict import Verdict, judge, judge_outbound, judge_swap
+
+Judge: TypeAlias = Callable[[Config, Evidence], Verdict]
+JUDGES: dict[str, Judge] = {"all": judge, "ours": judge_swap, "outbound": judge_outbound}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _listened_to():
             watch(config, options.interval)
         return 0
-    evidence, verdict = _check(config, options.ours, options.wait)
-    scope = "ours" if options.ours else "all"
+    scope = "ours" if options.ours else "outbound" if options.outbound else "all"
+    evidence, verdict = _check(config, JUDGES[scope], options.wait)
     if options.json:
         text = json.dumps(report.as_json(config, evidence, verdict, scope), indent=2)
     else:
@@ -191,12 +195,12 @@ def _options(config: Config, given: argparse.Namespace) -> int:
     return end.exit_code
 
 
-def _check(config: Config, ours: bool, wait: float | None) -> tuple[Evidence, Verdict]:
+def _check(config: Config, judge: Judge, wait: float | None) -> tuple[Evidence, Verdict]:
     """Look once, or again and again. `wait`: None, a number of seconds, or NaN for as long as it makes sense."""
     since = time.time()
     while True:
         evidence = collect(config)
-        verdict = (judge_swap if ours else judge)(config, evidence)
+        verdict = judge(config, evidence)
         if wait is None or verdict.state is State.PROVEN:
             return evidence, verdict
         now = time.time()

@@ -399,16 +399,18 @@ def refused_by_all(config: Config, kamailio: Kamailio, finding: Finding) -> bool
     return finding.cause is Cause.PROXY_FORBIDS and len(finding.destinations) == len(known)
 
 
-def trunk_missing(config: Config, kamailio: Kamailio) -> Finding:
+def trunk_missing(config: Config, kamailio: Kamailio, outbound: bool) -> Finding:
+    """`outbound`: no name leads here yet, so that nothing follows from what Microsoft does not send."""
+    fqdn = config.fqdn
+    never = f" to {fqdn}: Microsoft" if outbound else f", and Microsoft never sent OPTIONS to {fqdn}: it"
     answered = [destination.answer.at for destination in kamailio.destinations if destination.answer]
     strange = kamailio.not_here if kamailio.not_here and _is_within(kamailio.not_here.source, config) else None
     return Finding(
         Cause.TRUNK_MISSING,
-        f"Our side is ready. Every proxy answers 403, and Microsoft never sent OPTIONS to {config.fqdn}: "
-        "it knows no enabled trunk of this name"
+        f"Our side is ready. Every proxy answers 403{never} knows no enabled trunk of this name"
         + (f"; it has asked for {strange.name}, which is none of our names" if strange else ""),
-        f"In Teams PowerShell, once {config.fqdn} or its domain is verified in the tenant: `New-CsOnlinePSTNGateway "
-        f"-Fqdn {config.fqdn} -SipSignalingPort {config.port} -SendSipOptions $true -Enabled $true`",
+        f"In Teams PowerShell, once {fqdn} or its domain is verified in the tenant: `New-CsOnlinePSTNGateway "
+        f"-Fqdn {fqdn} -SipSignalingPort {config.port} -SendSipOptions $true -Enabled $true`",
         tuple(destination.uri for destination in kamailio.destinations),
         seen_at=min(answered),
         patience=_round_time(config),

@@ -4,7 +4,8 @@ JSON, schema version 1. A value that could not be read is null, never 0; times a
 Fields may be added without a new version.
 
     schema        1
-    scope         "all", or "ours": only what a new configuration can break was judged
+    scope         "all"; "ours": only what a new configuration can break was judged; "outbound": all but where the names
+                  lead and Microsoft's own OPTIONS
     taken_at      when the evidence was gathered
     customer, fqdn, address, cloud
     overall       state ("proven", "failed", "unknown", "waiting"), exit_code (0, 1, 2, 3), cause, evidence, next_step;

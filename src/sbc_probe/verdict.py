@@ -71,6 +71,18 @@ SWAP = frozenset(
     }
 )
 
+# Where the names lead, of which nothing is held against a machine that they do not lead to yet.
+NAMES = frozenset(
+    {
+        Cause.FQDN_UNRESOLVED,
+        Cause.FQDN_ELSEWHERE,
+        Cause.FQDN_UNCHECKED,
+        Cause.TENANT_UNRESOLVED,
+        Cause.TENANT_ELSEWHERE,
+        Cause.TENANT_UNCHECKED,
+    }
+)
+
 # What is wrong with a tenant's name keeps nobody from seeing that the trunk is missing.
 APART = frozenset({Cause.TENANT_UNRESOLVED, Cause.TENANT_ELSEWHERE, Cause.TENANT_NOT_LOADED})
 # Why nothing is known of any destination.
@@ -112,8 +124,20 @@ class Verdict:
 
 def judge(config: Config, evidence: Evidence) -> Verdict:
     """Is every destination proven AP, and if not, why?"""
+    return _judge(config, evidence, outbound=False)
+
+
+def judge_outbound(config: Config, evidence: Evidence) -> Verdict:
+    """The same for a machine to which no name leads yet: neither where they lead nor 9 of the above is judged."""
+    return _judge(config, evidence, outbound=True)
+
+
+def _judge(config: Config, evidence: Evidence, outbound: bool) -> Verdict:
     ours = list(our_side(config, evidence))
     around = [*tenants(config, evidence), *machine(config, evidence), *clouds(config, evidence)]
+    if outbound:
+        ours = [finding for finding in ours if finding.cause not in NAMES]
+        around = [finding for finding in around if finding.cause not in NAMES]
     kamailio = evidence.kamailio
     if not isinstance(kamailio, Kamailio):
         unread = next(finding for finding in ours if finding.cause in UNREAD)
@@ -124,7 +148,7 @@ def judge(config: Config, evidence: Evidence) -> Verdict:
     trunk = None
     ready = all(finding.is_remark or finding.cause in APART for finding in (*ours, *around))
     if ready and not any(flapped.values()) and knows_no_trunk(config, evidence, kamailio):
-        trunk = trunk_missing(config, kamailio)
+        trunk = trunk_missing(config, kamailio, outbound)
     loaded = []
     for destination in kamailio.destinations:
         found = flapped[destination.uri]
@@ -151,7 +175,7 @@ def judge(config: Config, evidence: Evidence) -> Verdict:
     flaws = [trunk] if trunk else [_of_all(config, kamailio, flaw) for flaw in _merged(loaded)]
     # These are among ours already.
     others = [one for one in flaws if one.cause not in (Cause.CERTIFICATE_REHEARSAL, Cause.DESTINATION_UNKNOWN)]
-    theirs = their_options(config, evidence, kamailio)
+    theirs = () if outbound else their_options(config, evidence, kamailio)
     return _verdict([*ours, *around, *others, *theirs], (*loaded, *missing))
 
 

@@ -56,7 +56,7 @@ from sbc_probe.model import (
     Unread,
 )
 from sbc_probe.report import as_json, as_text
-from sbc_probe.verdict import aged, judge, judge_swap
+from sbc_probe.verdict import aged, judge, judge_outbound, judge_swap
 
 SCHEMA = Draft202012Validator(json.loads((Path(__file__).parents[2] / "docs/status.schema.json").read_text()))
 # Two rounds of OPTIONS, and three intervals of Microsoft's: the oldest that may still prove something (s).
@@ -361,7 +361,7 @@ def test_next_steps_are_few_and_follow_neither_the_time_nor_what_others_say() ->
 @settings(often, max_examples=300)
 @given(changed())
 def test_whatever_is_found_can_be_told(found: Evidence) -> None:
-    for verdict in (judge(CONFIG, found), judge_swap(CONFIG, found)):
+    for verdict in (judge(CONFIG, found), judge_swap(CONFIG, found), judge_outbound(CONFIG, found)):
         SCHEMA.validate(json.loads(json.dumps(as_json(CONFIG, found, verdict), allow_nan=False)))
         assert as_text(CONFIG, found, verdict)
         assert all(each.evidence and each.next_step for each in (*verdict.findings, *verdict.remarks))

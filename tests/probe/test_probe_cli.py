@@ -16,7 +16,7 @@ import pytest
 from miniature import FQDN, Authority, KamailioRpc, SipPort
 
 import sbc_probe
-from sbc_probe import cli
+from sbc_probe import cli, resolver
 from sbc_probe.flags import PAIRS
 from sbc_probe.model import Lookup
 from sbc_probe.words import WORDS
@@ -112,6 +112,25 @@ def test_waiting_for_microsoft(sbc: Sbc, capsys: pytest.CaptureFixture[str]) -> 
     sbc.rpc.table("sbc_theirs")
     assert sbc.check() == 3
     assert f"New-CsOnlinePSTNGateway -Fqdn {FQDN}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_droplet_that_takes_anothers_place_is_judged_before_names_lead_to_it(
+    sbc: Sbc, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(name: str) -> Lookup:
+        return Lookup(("192.0.2.99",)) if name == FQDN else resolver.lookup(name)
+
+    monkeypatch.setattr("sbc_probe.evidence.lookup", elsewhere)
+    sbc.rpc.table("sbc_theirs")
+    assert sbc.check() == 1
+    capsys.readouterr()
+    assert sbc.check("--outbound", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["scope"] == "outbound"
+    sbc.answers(200, 503, 200)
+    assert sbc.check("--outbound") == 1
+    assert "proxy_overloaded" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        sbc.check("--outbound", "--ours")
 
 
 def test_a_configuration_swap_is_judged_by_our_side_alone(sbc: Sbc, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,7 +53,7 @@ from sbc_probe.model import (
     Renewal,
     Unread,
 )
-from sbc_probe.verdict import Verdict, aged, judge, judge_swap
+from sbc_probe.verdict import Verdict, aged, judge, judge_outbound, judge_swap
 
 
 def primary(verdict: Verdict) -> Cause | None:
@@ -178,6 +178,41 @@ def test_a_microsoft_that_is_down_never_fails_a_swap() -> None:
     silent = kamailio(sip=SILENT, sip2=SILENT, sip3=SILENT, theirs=None)
     verdict = judge_swap(CONFIG, evidence(kamailio=silent, reach=reach(tcp="timeout", tls=None)))
     assert verdict.exit_code == 0
+
+
+ELSEWHERE = Lookup(("203.0.113.99",))
+TENANT = f"fabrikam.{FQDN}"
+
+
+def test_a_droplet_that_no_name_leads_to_yet_proves_what_it_can() -> None:
+    for fqdn in (ELSEWHERE, Lookup((), "NXDOMAIN", True), Lookup((), "timed out")):
+        known = kamailio(theirs=None, tenants=frozenset({TENANT}))
+        found = evidence(fqdn=fqdn, tenants={TENANT: fqdn}, kamailio=known)
+        config = replace(CONFIG, tenants=(TENANT,), certificate_names=(FQDN,))
+        verdict = judge_outbound(config, found)
+        assert (verdict.state, verdict.findings, verdict.remarks) == (State.PROVEN, (), ())
+
+
+@pytest.mark.parametrize(("found", "cause"), OUR_FAULTS.values(), ids=OUR_FAULTS.keys())
+def test_what_is_wrong_with_it_itself_is_found_all_the_same(found: Evidence, cause: Cause) -> None:
+    verdict = judge_outbound(CONFIG, replace(found, fqdn=ELSEWHERE))
+    expected = None if cause in (Cause.FQDN_UNRESOLVED, Cause.FQDN_ELSEWHERE) else cause
+    assert primary(verdict) is expected
+
+
+def test_each_proxy_must_answer_it_with_200() -> None:
+    found = evidence(fqdn=ELSEWHERE, kamailio=kamailio(sip2=REFUSED, theirs=None))
+    assert (primary(judge_outbound(CONFIG, found)), judge_outbound(CONFIG, found).exit_code) == (Cause.PROXY_FORBIDS, 1)
+    fresh = evidence(fqdn=ELSEWHERE, kamailio=kamailio(theirs=None, loaded_at=NOW - 1))
+    assert judge_outbound(CONFIG, fresh).state is State.UNKNOWN
+
+
+def test_without_a_trunk_it_waits_and_concludes_nothing_from_what_did_not_come() -> None:
+    found = evidence(fqdn=ELSEWHERE, kamailio=kamailio(sip=REFUSED, sip2=REFUSED, sip3=REFUSED, theirs=None))
+    verdict = judge_outbound(CONFIG, found)
+    assert (primary(verdict), verdict.state, verdict.exit_code) == (Cause.TRUNK_MISSING, State.WAITING, 3)
+    assert "never sent" not in verdict.findings[0].evidence
+    assert primary(judge(CONFIG, found)) is Cause.FQDN_ELSEWHERE
 
 
 def test_every_configured_proxy_is_in_the_report() -> None:
