@@ -8,12 +8,14 @@ short_description: Addresses of the customers' droplets at DigitalOcean
 description:
   - Adds the address and the connection's variables to the hosts that another inventory file declares in a group. It
     never invents hosts, and leaves a variable that a host declares itself as it is.
-  - A host's droplet is the one with the tag C(sbc:customer:HOST). One API call lists those of all customers.
+  - A host's droplet is the one with the tag C(sbc:customer:HOST), and neither C(sbc:successor) nor C(sbc:retired),
+    which tell the other one while a droplet is being replaced. One API call lists those of all customers.
   - Its file must end in C(.digitalocean.yml), and its name must sort after those that declare the hosts.
   - Adds C(ansible_host) (public IPv4 address), C(sbc_droplet_id), C(ansible_user), C(ansible_python_interpreter), and
     C(ansible_ssh_common_args), with which SSH verifies the host key that is noted in C(state/known_hosts) beside the
     inventory.
-  - If the API does not answer, or two droplets carry a customer's tag, there is a warning, and no address.
+  - If the API does not answer, if two droplets are a customer's, or if a replacement was cut off between the two, there
+    is a warning, and no address.
 options:
   plugin:
     description: Names this plugin.
@@ -62,8 +64,9 @@ from ansible.module_utils.digitalocean import (
     ApiError,
     Client,
     Resource,
-    customer_tag,
+    household,
     public_address,
+    unfinished,
 )
 
 display = Display()
@@ -87,7 +90,7 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]  # no types
             self._add(host, _connection(host.name, known_hosts))
         droplets = self._droplets(path)
         for host in customers:
-            self._add_droplet(host, [each for each in droplets if customer_tag(host.name) in each["tags"]])
+            self._add_droplet(host, droplets)
 
     def _add(self, host: Any, variables: dict[str, Any]) -> None:
         for name, value in variables.items():
@@ -95,12 +98,16 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]  # no types
                 self.inventory.set_variable(host.name, name, value)
 
     def _add_droplet(self, host: Any, droplets: list[Resource]) -> None:
-        if len(droplets) > 1:
-            numbers = ", ".join(str(each["id"]) for each in droplets)
-            display.warning(f"{host.name}: droplets {numbers} all carry the tag {customer_tag(host.name)}: no address")
-        elif droplets:
-            address = public_address(droplets[0])
-            self._add(host, {"sbc_droplet_id": droplets[0]["id"]} | ({"ansible_host": address} if address else {}))
+        try:
+            found = household(host.name, droplets)
+        except ValueError as error:
+            display.warning(f"{host.name}: no address: {error}")
+            return
+        if droplet := found.get("droplet"):
+            address = public_address(droplet)
+            self._add(host, {"sbc_droplet_id": droplet["id"]} | ({"ansible_host": address} if address else {}))
+        elif found:
+            display.warning(f"{host.name}: no address: {unfinished(host.name)}")
 
     def _droplets(self, path: str) -> list[Resource]:
         token, endpoint = self.get_option("token"), self.get_option("endpoint")

@@ -15,7 +15,7 @@ import os
 import random
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import Any
@@ -36,6 +36,11 @@ Resource = dict[str, Any]
 PRODUCTION = "https://api.digitalocean.com/v2/"
 COMMON_TAG = "sbc"
 TAG_PREFIX = "sbc:"
+# What a customer's droplet is besides, while it is being replaced.
+SUCCESSOR_TAG = "sbc:successor"
+RETIRED_TAG = "sbc:retired"
+# Before a digest of the user_data that a droplet was made with: the API does not give user_data back.
+USER_DATA_PREFIX = "sbc:user-data:"
 BACKOFF_LONGEST = 8.0
 
 
@@ -44,10 +49,45 @@ def customer_tag(customer: str) -> str:
     return f"{TAG_PREFIX}customer:{customer}"
 
 
+def unfinished(customer: str) -> str:
+    """What to say where a replacement has left a successor, or a retired droplet, behind."""
+    return (
+        f"a replacement of {customer} was not finished: run `ansible-playbook playbooks/replace.yml --limit {customer}`"
+        f" again, or with -e replacement_abandon=true"
+    )
+
+
+def household(customer: str, droplets: Iterable[Resource]) -> dict[str, Resource]:
+    """The customer's own of these droplets, by what they are: "droplet", "successor" or "retired".
+
+    Raises ValueError, with a list, if there are two of a kind: none of them can be told to be the right one.
+    """
+    tag = customer_tag(customer)
+    kinds: dict[str, list[Resource]] = {}
+    for each in droplets:
+        if tag in each["tags"]:
+            retired, successor = RETIRED_TAG in each["tags"], SUCCESSOR_TAG in each["tags"]
+            kinds.setdefault("retired" if retired else "successor" if successor else "droplet", []).append(each)
+    for kind, found in kinds.items():
+        if len(found) > 1:
+            listed = ", ".join(f"{d['id']} ({d['name']}, {public_address(d) or 'no address'})" for d in found)
+            also = "" if kind == "droplet" else f" and {TAG_PREFIX}{kind}"
+            raise ValueError(
+                f"{len(found)} droplets carry the tag {tag}{also}: {listed}. Look which one is in use, and take the "
+                f"tag off the others, or destroy them, in DigitalOcean's control panel"
+            )
+    return {kind: found[0] for kind, found in kinds.items()}
+
+
 def public_address(droplet: Resource) -> str | None:
     """The droplet's public IPv4 address; networks.v4 may list the private one first, or be empty at first."""
     addresses = droplet.get("networks", {}).get("v4", [])
     return next((each["ip_address"] for each in addresses if each["type"] == "public"), None)
+
+
+def user_data_tag(user_data: str) -> str:
+    """The tag that tells what a droplet was made with; twelve hexadecimal digits of the text's SHA-256."""
+    return USER_DATA_PREFIX + hashlib.sha256(user_data.encode()).hexdigest()[:12]
 
 
 def fingerprint(public_key: str) -> str:
@@ -259,6 +299,37 @@ class Client(BaseAPI):  # type: ignore[misc]  # the library has no types
     def ensure_tag(self, name: str) -> None:
         """Create the tag unless it exists. Raises ApiError."""
         self.create("tags", "tag", {"name": name}, lambda: self.get(f"tags/{name}", "tag"))
+
+    def tag_droplet(self, number: int, tag: str) -> None:
+        """Put a tag, which is made if need be, on a droplet. Raises ApiError."""
+        self.ensure_tag(tag)
+        self.call("POST", f"tags/{tag}/resources", _tagged(number), repeatable=True)
+
+    def untag_droplet(self, number: int, tag: str) -> None:
+        """Take a tag off a droplet, if it has it. Raises ApiError."""
+        self.delete(f"tags/{tag}/resources", _tagged(number))
+
+    def destroy_droplet(self, number: int, timeout: float) -> None:
+        """Destroy a droplet and wait until it is gone. Raises ApiError, and ValueError if that takes too long."""
+        self.delete(f"droplets/{number}")
+        for _ in patiently(timeout, f"droplet {number} is still there"):
+            if self.get(f"droplets/{number}", "droplet") is None:
+                break
+
+
+def _tagged(number: int) -> Resource:
+    return {"resources": [{"resource_id": str(number), "resource_type": "droplet"}]}
+
+
+def patiently(timeout: float, complaint: str) -> Iterator[None]:
+    """One turn now, and more at growing intervals. Raises ValueError with the complaint after timeout seconds."""
+    deadline, pause = time.monotonic() + timeout, 0.2
+    while True:
+        yield
+        if time.monotonic() + pause > deadline:
+            raise ValueError(f"{complaint} after {timeout} s")
+        time.sleep(pause)
+        pause = min(3.0, pause * 1.5)
 
 
 def _rate_limit_pause(headers: Mapping[str, str], backoff: float) -> float:

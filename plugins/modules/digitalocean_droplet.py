@@ -11,6 +11,9 @@ description:
     there is none.
   - The droplet is found by its tag C(sbc:customer:CUSTOMER), because names of droplets are not unique. More than one
     droplet with that tag is an error that lists them.
+  - While a customer's droplet is being replaced, two carry the tag. The new one also carries C(sbc:successor), the old
+    one C(sbc:retired) as soon as M(digitalocean_promotion) has begun. As long as there is either, none is created for
+    the customer, and O(state=present) fails unless it is for the successor.
   - Name and tags of an existing droplet are mended. Another region or image needs a new droplet, and another size a
     resize; these are reported as RV(drift) with a warning, and left as they are.
 options:
@@ -40,9 +43,15 @@ options:
     description:
       - The document for cloud-init; ASCII, 64 KiB at most. It counts at creation only, and is shown nowhere.
     type: str
+  successor:
+    description:
+      - Whether it is not the customer's droplet itself, but the one that is being built beside it to replace it.
+    type: bool
+    default: false
   tags:
     description:
-      - Tags beside C(sbc) and C(sbc:customer:CUSTOMER), which a droplet always gets.
+      - Tags beside C(sbc) and C(sbc:customer:CUSTOMER), which a droplet always gets, and C(sbc:user-data:DIGEST), which
+        tells the O(user_data) it was created with.
       - A tag that begins with C(sbc:) and is not named here is taken off an existing droplet; other tags stay.
     type: list
     elements: str
@@ -58,7 +67,8 @@ options:
   droplet_id:
     description:
       - Required with O(state=absent), and only then. Nothing is deleted but the droplet that has this number B(and) the
-        customer's tag.
+        customer's tag, and is, or is not, the successor, as O(successor) says. A retired droplet is deleted by
+        M(digitalocean_promotion) only.
     type: int
 extends_documentation_fragment: digitalocean
 author: teams-sbc
@@ -123,19 +133,25 @@ drift:
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.digitalocean import (
     COMMON_TAG,
+    SUCCESSOR_TAG,
     TAG_PREFIX,
+    USER_DATA_PREFIX,
     ApiError,
     Client,
     Resource,
     customer_tag,
+    household,
     make_module,
+    patiently,
     public_address,
     run,
+    unfinished,
+    user_data_tag,
 )
 
 USER_DATA_MOST = 64 * 1024
@@ -148,21 +164,25 @@ class CustomersDroplet:
     def __init__(self, module: AnsibleModule, client: Client) -> None:
         self.module, self.client, self.wanted = module, client, module.params
         self.tag = customer_tag(self.wanted["customer"])
-        self.tags = sorted({COMMON_TAG, self.tag, *self.wanted["tags"]})
+        self.kind = "successor" if self.wanted["successor"] else "droplet"
+        own = {SUCCESSOR_TAG} if self.wanted["successor"] else set()
+        self.tags = sorted({COMMON_TAG, self.tag, *own, *self.wanted["tags"]})
+
+    def household(self) -> dict[str, Resource]:
+        """All droplets of the customer, by what they are. Raises ValueError if there are two of a kind."""
+        droplets = self.client.get_all("droplets", "droplets", tag_name=self.tag)
+        found: dict[str, Resource] = household(self.wanted["customer"], droplets)
+        return found
 
     def find(self) -> Resource | None:
-        """The customer's droplet. Raises ValueError if there are several."""
-        droplets = self.client.get_all("droplets", "droplets", tag_name=self.tag)
-        if len(droplets) > 1:
-            listed = ", ".join(f"{d['id']} ({d['name']}, {public_address(d) or 'no address'})" for d in droplets)
-            raise ValueError(
-                f"{len(droplets)} droplets carry the tag {self.tag}: {listed}. Look which one is in use, and take the "
-                f"tag off the others, or destroy them, in DigitalOcean's control panel"
-            )
-        return droplets[0] if droplets else None
+        """The droplet that is meant."""
+        return self.household().get(self.kind)
 
     def present(self) -> Resource:
-        found = self.find()
+        existing = self.household()
+        found = existing.get(self.kind)
+        if set(existing) & ({"successor", "retired"} if self.kind == "droplet" or not found else set()):
+            raise ValueError(unfinished(self.wanted["customer"]))
         if found is None:
             return self.create()
         droplet = found
@@ -190,12 +210,12 @@ class CustomersDroplet:
         body = {name: wanted[name] for name in ("name", "region", "size", "monitoring")}
         body["image"] = int(wanted["image"]) if wanted["image"].isdigit() else wanted["image"]
         body["ssh_keys"] = [int(key) if key.isdigit() else key for key in wanted["ssh_keys"]]
-        body["tags"] = self.tags
+        body["tags"] = self.tags + ([user_data_tag(user_data)] if user_data else [])
         diff = {"before": {}, "after": dict(body)}
         if user_data:
             body["user_data"] = user_data
         if self.module.check_mode:
-            droplet = self.summary({"size_slug": wanted["size"], "tags": self.tags, "name": wanted["name"]})
+            droplet = self.summary({"size_slug": wanted["size"], "tags": body["tags"], "name": wanted["name"]})
             droplet |= {"region": wanted["region"], "image": wanted["image"]}
         else:
             made = self.client.create("droplets", "droplet", body, self.find)
@@ -208,18 +228,15 @@ class CustomersDroplet:
             return {"changed": False}
         if found["id"] != number:
             raise ValueError(
-                f"droplet {found['id']} ({found['name']}) carries the tag {self.tag}, but droplet_id is {number}: "
-                f"nothing was deleted"
+                f"the {self.kind} with the tag {self.tag} is {found['id']} ({found['name']}), but droplet_id is "
+                f"{number}: nothing was deleted"
             )
         if not self.module.check_mode:
-            self.client.delete(f"droplets/{number}")
-            for _ in self.patiently(f"droplet {number} is still there"):
-                if self.client.get(f"droplets/{number}", "droplet") is None:
-                    break
+            self.client.destroy_droplet(number, self.wanted["timeout"])
         return {"changed": True, "diff": {"before": self.shown(found), "after": {}}}
 
     def mended(self, droplet: Resource) -> Resource:
-        kept = {tag for tag in droplet["tags"] if not tag.startswith(TAG_PREFIX)}
+        kept = {tag for tag in droplet["tags"] if not tag.startswith(TAG_PREFIX) or tag.startswith(USER_DATA_PREFIX)}
         return {
             "name": self.wanted["name"],
             "status": "active" if droplet["status"] == "off" else droplet["status"],
@@ -235,12 +252,10 @@ class CustomersDroplet:
         number, before, after = droplet["id"], self.shown(droplet), self.mended(droplet)
         if before == after:
             return droplet
-        resource = {"resources": [{"resource_id": str(number), "resource_type": "droplet"}]}
         for tag in sorted(set(after["tags"]) - set(before["tags"])):
-            self.client.ensure_tag(tag)
-            self.client.call("POST", f"tags/{tag}/resources", resource, repeatable=True)
+            self.client.tag_droplet(number, tag)
         for tag in sorted(set(before["tags"]) - set(after["tags"])):
-            self.client.delete(f"tags/{tag}/resources", resource)
+            self.client.untag_droplet(number, tag)
         if after["name"] != before["name"]:
             self.act(number, {"type": "rename", "name": after["name"]}, lambda seen: seen["name"] == after["name"])
         if after["status"] != before["status"]:
@@ -256,7 +271,9 @@ class CustomersDroplet:
             if seen and done(seen):
                 return
             raise
-        for _ in self.patiently(f"action {action['id']} ({body['type']}) of droplet {number} is not completed"):
+        for _ in patiently(
+            self.wanted["timeout"], f"action {action['id']} ({body['type']}) of droplet {number} is not completed"
+        ):
             if action["status"] == "completed":
                 return
             if action["status"] == "errored":
@@ -266,23 +283,13 @@ class CustomersDroplet:
     def wait_until_ready(self, number: int) -> Resource:
         """The droplet, once it is switched on and has its address; a fresh one may be unknown for a moment."""
         start, droplet = time.monotonic(), None
-        for _ in self.patiently(f"droplet {number} is not active with a public address"):
+        for _ in patiently(self.wanted["timeout"], f"droplet {number} is not active with a public address"):
             droplet = self.client.get(f"droplets/{number}", "droplet")
             if droplet is None and time.monotonic() - start > UNSEEN_LONGEST:
                 break
             if droplet and droplet["status"] == "active" and public_address(droplet):
                 return droplet
         raise ValueError(f"droplet {number} has vanished: its creation failed at DigitalOcean, or someone destroyed it")
-
-    def patiently(self, complaint: str) -> Iterator[None]:
-        """One turn now, and more at growing intervals. Raises ValueError with the complaint after the timeout."""
-        deadline, pause = time.monotonic() + self.wanted["timeout"], 0.2
-        while True:
-            yield
-            if time.monotonic() + pause > deadline:
-                raise ValueError(f"{complaint} after {self.wanted['timeout']} s")
-            time.sleep(pause)
-            pause = min(3.0, pause * 1.5)
 
     def drift(self, droplet: Resource) -> list[Resource]:
         summary, image, wanted = self.summary(droplet), droplet["image"], self.wanted
@@ -330,6 +337,7 @@ def main() -> None:
         "customer": {"type": "str", "required": True},
         "ssh_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
         "user_data": {"type": "str", "no_log": True},
+        "successor": {"type": "bool", "default": False},
         "tags": {"type": "list", "elements": "str", "default": []},
         "monitoring": {"type": "bool", "default": False},
         "timeout": {"type": "int", "default": 300},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -202,6 +203,48 @@ class TestDroplet:
         # Where Ansible's own engine is loaded in the same process, warnings go to the terminal instead.
         assert "a resize is required" in f"{result.get('warnings')} {capsys.readouterr().err}"
 
+    def test_a_successor_is_built_beside_it_and_is_not_it(self, api: Api) -> None:
+        old = run_module("digitalocean_droplet", **DROPLET)["droplet"]["id"]
+        made = run_module("digitalocean_droplet", **DROPLET, successor=True)
+        assert made["created"]
+        assert made["droplet"]["id"] != old
+        assert made["droplet"]["tags"] == ["sbc", "sbc:customer:contoso", "sbc:successor"]
+        assert not run_module("digitalocean_droplet", **DROPLET, successor=True)["changed"]
+        gone: dict[str, Any] = {"customer": "contoso", "state": "absent", "successor": True}
+        assert "nothing was deleted" in failure("digitalocean_droplet", **gone, droplet_id=old)
+        assert run_module("digitalocean_droplet", **gone, droplet_id=made["droplet"]["id"])["changed"]
+        assert not run_module("digitalocean_droplet", **gone, droplet_id=made["droplet"]["id"])["changed"]
+        assert not run_module("digitalocean_droplet", **DROPLET)["changed"]
+
+    @pytest.mark.parametrize(
+        "others",
+        [
+            ["sbc:successor"],
+            ["sbc:retired"],
+            ["sbc:successor", "sbc:retired"],
+            ["", "sbc:successor"],
+            ["", "sbc:retired"],
+        ],
+    )
+    def test_none_is_made_or_mended_where_a_replacement_is_unfinished(self, api: Api, others: list[str]) -> None:
+        for other in others:
+            api.droplet("sbc:customer:contoso", *filter(None, [other]))
+        api.requests()
+        message = failure("digitalocean_droplet", **DROPLET)
+        assert "a replacement of contoso was not finished: run `ansible-playbook playbooks/replace.yml" in message
+        assert wrote(api.requests()) == []
+
+    def test_no_successor_is_made_beside_a_retired_one(self, api: Api) -> None:
+        for tags in ([], ["sbc:retired"]):
+            api.droplet("sbc:customer:contoso", *tags)
+        assert "was not finished" in failure("digitalocean_droplet", **DROPLET, successor=True)
+
+    def test_its_tag_tells_the_user_data_and_stays(self, api: Api) -> None:
+        made = run_module("digitalocean_droplet", **DROPLET, user_data="#cloud-config\n")
+        tag = "sbc:user-data:" + hashlib.sha256(b"#cloud-config\n").hexdigest()[:12]
+        assert tag in made["droplet"]["tags"]
+        assert not run_module("digitalocean_droplet", **DROPLET, user_data="#cloud-config\n")["changed"]
+
     def test_user_data_is_given_and_not_shown(self, api: Api) -> None:
         secret = "#cloud-config\nssh_keys: {ed25519_private: 5ec2e7}\n"
         assert "5ec2e7" not in str(run_module("digitalocean_droplet", **DROPLET, user_data=secret))
@@ -222,6 +265,86 @@ class TestDroplet:
         assert run_module("digitalocean_droplet", **gone, droplet_id=number)["changed"]
         assert api.control("GET", "state")["droplets"] == []
         assert not run_module("digitalocean_droplet", **gone, droplet_id=number)["changed"]
+
+
+class TestPromotion:
+    """The successor takes over; whatever was done already by a run that was cut off is not done again."""
+
+    def build(self, api: Api, *kinds: str) -> list[int]:
+        made = [api.droplet("sbc", "sbc:customer:contoso", *filter(None, [kind])) for kind in kinds]
+        api.requests()
+        return [each["id"] for each in made]
+
+    def left(self, api: Api) -> dict[int, list[str]]:
+        return {each["id"]: sorted(each["tags"]) for each in api.control("GET", "state")["droplets"]}
+
+    @pytest.mark.parametrize(
+        ("kinds", "steps"),
+        [
+            (["", "sbc:successor"], ["POST tags", "POST tags", "DELETE tags", "DELETE droplets"]),
+            (["sbc:retired", "sbc:successor"], ["DELETE tags", "DELETE droplets"]),
+            (["sbc:retired", ""], ["DELETE droplets"]),
+        ],
+    )
+    def test_from_wherever_it_was_left(self, api: Api, kinds: list[str], steps: list[str]) -> None:
+        old, new = self.build(api, *kinds)
+        arguments: dict[str, Any] = {"customer": "contoso", "droplet_id": old, "successor_id": new}
+        foretold = run_module("digitalocean_promotion", check=True, **arguments)
+        assert wrote(api.requests()) == []
+        done = run_module("digitalocean_promotion", **arguments)
+        assert foretold["diff"] == done["diff"]
+        assert [" ".join(line.partition("/")[0].split()[:2]) for line in wrote(api.requests())] == steps
+        assert self.left(api) == {new: ["sbc", "sbc:customer:contoso"]}
+        assert done["droplets"] == [{"id": new, "kind": "droplet"}]
+        assert not run_module("digitalocean_promotion", **arguments)["changed"]
+        assert wrote(api.requests()) == []
+
+    @pytest.mark.parametrize("kind", ["lost", "500", "429"])
+    @pytest.mark.parametrize("method", ["POST", "DELETE"])
+    def test_a_bad_answer_is_overcome(self, api: Api, method: str, kind: str) -> None:
+        old, new = self.build(api, "", "sbc:successor")
+        api.fault(kind, method)
+        run_module("digitalocean_promotion", customer="contoso", droplet_id=old, successor_id=new)
+        assert self.left(api) == {new: ["sbc", "sbc:customer:contoso"]}
+
+    def test_the_old_one_may_be_lost_already(self, api: Api) -> None:
+        old, new = self.build(api, "", "sbc:successor")
+        api.client.delete(f"droplets/{old}")
+        assert run_module("digitalocean_promotion", customer="contoso", droplet_id=old, successor_id=new)["changed"]
+        assert self.left(api) == {new: ["sbc", "sbc:customer:contoso"]}
+
+    @pytest.mark.parametrize(
+        "kinds", [["", ""], ["sbc:successor", ""], ["sbc:retired", "sbc:retired"], ["", "sbc:retired"]]
+    )
+    def test_nothing_is_destroyed_where_tags_and_numbers_disagree(self, api: Api, kinds: list[str]) -> None:
+        old, new = self.build(api, *kinds)
+        failure("digitalocean_promotion", customer="contoso", droplet_id=old, successor_id=new)
+        assert wrote(api.requests()) == []
+
+    def test_nothing_is_destroyed_of_anyone_else(self, api: Api) -> None:
+        old, new = self.build(api, "", "sbc:successor")
+        other = api.droplet("sbc", "sbc:customer:fabrikam")["id"]
+        for numbers in ((other, new), (old, other), (other, other)):
+            arguments = dict(zip(("droplet_id", "successor_id"), numbers, strict=True))
+            message = failure("digitalocean_promotion", customer="contoso", **arguments)
+            assert f"{old} (droplet), {new} (successor). Nothing was changed" in message
+        assert len(self.left(api)) == 3
+
+    def test_it_is_taken_back_while_the_successor_is_one(self, api: Api) -> None:
+        old, new = self.build(api, "sbc:retired", "sbc:successor")
+        arguments: dict[str, Any] = {"customer": "contoso", "droplet_id": old, "successor_id": new, "state": "absent"}
+        assert run_module("digitalocean_promotion", **arguments)["changed"]
+        assert self.left(api)[old] == ["sbc", "sbc:customer:contoso"]
+        assert "sbc:successor" in self.left(api)[new]
+        assert not run_module("digitalocean_promotion", **arguments)["changed"]
+
+    def test_it_is_not_taken_back_later(self, api: Api) -> None:
+        old, new = self.build(api, "sbc:retired", "")
+        message = failure(
+            "digitalocean_promotion", customer="contoso", droplet_id=old, successor_id=new, state="absent"
+        )
+        assert f"cannot give way again to droplet {old}" in message
+        assert wrote(api.requests()) == []
 
 
 class TestFirewall:

@@ -181,8 +181,21 @@ def test_no_host_is_invented_and_none_confused(ansible: Run, api: Api) -> None:
     api.droplet("sbc", "sbc:customer:contoso")
     done = ansible("ansible-inventory", "--list")
     assert "stranger" not in done.stdout
-    assert "all carry the tag sbc:customer:contoso: no address" in done.stderr
+    assert "contoso: no address: 2 droplets carry the tag sbc:customer:contoso" in done.stderr
     assert "ansible_host" not in json.loads(done.stdout)["_meta"]["hostvars"]["contoso"]
+
+
+def test_the_address_is_the_droplets_and_never_the_successors(ansible: Run, api: Api) -> None:
+    retiring = api.droplet("sbc", "sbc:customer:contoso")
+    successor = api.droplet("sbc", "sbc:customer:contoso", "sbc:successor")
+    found = variables(ansible)
+    assert (found["sbc_droplet_id"], "ansible_host" in found) == (retiring["id"], True)
+    api.client.tag_droplet(retiring["id"], "sbc:retired")
+    done = ansible("ansible-inventory", "--host", "contoso")
+    assert "contoso: no address: a replacement of contoso was not finished" in done.stderr
+    assert "ansible_host" not in json.loads(done.stdout)
+    api.client.untag_droplet(successor["id"], "sbc:successor")
+    assert variables(ansible)["sbc_droplet_id"] == successor["id"]
 
 
 @pytest.mark.parametrize(
