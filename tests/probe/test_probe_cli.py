@@ -16,7 +16,7 @@ import pytest
 from miniature import FQDN, Authority, KamailioRpc, SipPort
 
 import sbc_probe
-from sbc_probe import cli, resolver
+from sbc_probe import cli
 from sbc_probe.flags import PAIRS
 from sbc_probe.model import Lookup
 from sbc_probe.words import WORDS
@@ -30,6 +30,7 @@ class Sbc:
     def __init__(self, file: Path, port: SipPort, rpc: KamailioRpc, proxies: Path) -> None:
         self.file, self.port, self.rpc, self.proxies = file, port, rpc, proxies
         self.loaded = int(time.time()) - 300
+        self.addresses = {FQDN: "127.0.0.1", **{host: f"127.0.0.1{number}" for number, host in enumerate(HOSTS, 1)}}
         self.answers(200, 200, 200)
         self.theirs(20)
 
@@ -78,9 +79,9 @@ def sbc(
     port = open_port(certificate)
     file = tmp_path / "probe.json"
     file.write_text(json.dumps({**settings, "port": port.port}))
-    addresses = {FQDN: "127.0.0.1", **{host: f"127.0.0.1{number}" for number, host in enumerate(HOSTS, 1)}}
-    monkeypatch.setattr("sbc_probe.evidence.lookup", lambda name: Lookup((addresses[name],)))
-    return Sbc(file, port, rpc, proxies)
+    made = Sbc(file, port, rpc, proxies)
+    monkeypatch.setattr("sbc_probe.evidence.lookup", lambda name: Lookup((made.addresses[name],)))
+    return made
 
 
 def test_proven(sbc: Sbc, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,12 +116,9 @@ def test_waiting_for_microsoft(sbc: Sbc, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_droplet_that_takes_anothers_place_is_judged_before_names_lead_to_it(
-    sbc: Sbc, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    sbc: Sbc, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def elsewhere(name: str) -> Lookup:
-        return Lookup(("192.0.2.99",)) if name == FQDN else resolver.lookup(name)
-
-    monkeypatch.setattr("sbc_probe.evidence.lookup", elsewhere)
+    sbc.addresses[FQDN] = "192.0.2.99"
     sbc.rpc.table("sbc_theirs")
     assert sbc.check() == 1
     capsys.readouterr()
