@@ -22,7 +22,8 @@ class ConfigError(Exception):
 class Config:
     """One customer's SBC.
 
-    Times are in seconds. `proxies` are host names in Microsoft's order. `answer_timeout` is Kamailio's fr_timer,
+    Times are in seconds. `proxies` are host names in Microsoft's order. The names must lead to `public_address`:
+    `address`, which is the machine's own, unless another is reserved for it. `answer_timeout` is Kamailio's fr_timer,
     after which an OPTIONS counts as unanswered. `trusted_roots` are those that our own certificate must lead to,
     `proxy_roots` those that Kamailio accepts of Microsoft's proxies. `microsoft_options_interval` is the pace of
     Microsoft's own OPTIONS: about once a minute in practice, but stated nowhere by Microsoft, therefore a setting.
@@ -41,6 +42,7 @@ class Config:
     proxies: tuple[str, ...]
     signalling_networks: tuple[IPv4Network, ...]
     tenants: tuple[str, ...] = ()
+    public_address: str = ""
     cloud: str = "commercial"
     port: int = 5061
     options_interval: float = 60
@@ -63,6 +65,11 @@ class Config:
     history: str = "/var/lib/sbc-probe/history.sqlite"
 
     @property
+    def addresses(self) -> str:
+        """The machine's own address, and the one reserved for it, for people."""
+        return self.address + (f", reserved {self.public_address}" if self.public_address != self.address else "")
+
+    @property
     def listen_addresses(self) -> tuple[tuple[str, int], ...]:
         """Where the service listens."""
         return tuple((host, int(port)) for host, _, port in (where.rpartition(":") for where in self.listen))
@@ -81,6 +88,7 @@ class Config:
             for name in ("proxies", "tenants", "certificate_names"):
                 values[name] = tuple(host.lower() for host in values.get(name, ()))
             values["certificate_names"] = values["certificate_names"] or (values["fqdn"],)
+            values["public_address"] = values.get("public_address") or values["address"]
             if isinstance(listen := values.get("listen", known["listen"].default), str):
                 raise ConfigError("listen is a list of ADDRESS:PORT")
             values["listen"] = tuple(listen)
@@ -99,6 +107,7 @@ class Config:
             if config.issued_by not in ISSUERS:
                 raise ConfigError(f"issued_by {config.issued_by!r} is none of {', '.join(ISSUERS)}")
             IPv4Address(config.address)
+            IPv4Address(config.public_address)
             for host, _ in config.listen_addresses:
                 if host != config.address and not IPv4Address(host).is_loopback:
                     raise ConfigError(f"listen {host} is neither a loopback address nor that of the SBC")

@@ -226,13 +226,13 @@ def _fqdn(config: Config, evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             Cause.FQDN_UNRESOLVED if found.negative else Cause.FQDN_UNCHECKED,
             f"DNS for {config.fqdn}: {found.error}",
-            f"Make the record: {config.fqdn}. A {config.address}" if found.negative else "`resolvectl status`",
+            f"Make the record: {config.fqdn}. A {config.public_address}" if found.negative else "`resolvectl status`",
         )
-    elif set(found.addresses) != {config.address}:
+    elif set(found.addresses) != {config.public_address}:
         yield Finding(
             Cause.FQDN_ELSEWHERE,
-            f"{config.fqdn} resolves to {', '.join(found.addresses)}; this SBC is {config.address}",
-            f"Let the name have exactly one record: {config.fqdn}. A {config.address}",
+            f"{config.fqdn} resolves to {', '.join(found.addresses)}; this SBC is {config.public_address}",
+            f"Let the name have exactly one record: {config.fqdn}. A {config.public_address}",
         )
 
 
@@ -248,9 +248,9 @@ def tenants(config: Config, evidence: Evidence) -> Iterator[Finding]:
         else:
             step = (
                 "Run site.yml, or let each name have exactly one record where the zone is hosted: "
-                f"NAME. A {config.address}"
+                f"NAME. A {config.public_address}"
             )
-        where = "" if cause is Cause.TENANT_UNCHECKED else f"; this SBC is {config.address}"
+        where = "" if cause is Cause.TENANT_UNCHECKED else f"; this SBC is {config.public_address}"
         yield Finding(cause, "; ".join(f"{name}: {what}" for name, what in said.items()) + where, step)
     known = evidence.kamailio.tenants if isinstance(evidence.kamailio, Kamailio) else frozenset(config.tenants)
     if not isinstance(known, Unread) and (strange := [name for name in config.tenants if name not in known]):
@@ -264,7 +264,7 @@ def tenants(config: Config, evidence: Evidence) -> Iterator[Finding]:
 def _astray(config: Config, found: Lookup) -> Cause | None:
     if found.error:
         return Cause.TENANT_UNRESOLVED if found.negative else Cause.TENANT_UNCHECKED
-    return None if set(found.addresses) == {config.address} else Cause.TENANT_ELSEWHERE
+    return None if set(found.addresses) == {config.public_address} else Cause.TENANT_ELSEWHERE
 
 
 def clouds(config: Config, evidence: Evidence) -> Iterator[Finding]:

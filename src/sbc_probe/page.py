@@ -425,7 +425,7 @@ def _tenants(config: Config, evidence: Evidence, now: float) -> Element | None:
     rows: list[Row] = []
     for name in config.tenants:
         match evidence.tenants.get(name):
-            case Lookup(addresses=addresses) if addresses == (config.address,):
+            case Lookup(addresses=addresses) if addresses == (config.public_address,):
                 leads: Child = "leads here"
             case Lookup(addresses=addresses) if addresses:
                 leads = f"leads to {', '.join(addresses)}"
@@ -509,7 +509,7 @@ def _footer(config: Config, refresh: bool) -> Element:
     other = ("/?still", f"loads itself anew every {REFRESH} s: stop") if refresh else ("/", "stands still: load anew")
     return element(
         "footer",
-        element("span", f"{config.customer}: {config.fqdn}, {config.address}, cloud {config.cloud}"),
+        element("span", f"{config.customer}: {config.fqdn}, {config.addresses}, cloud {config.cloud}"),
         [element("a", path, href=path) for path in ("/status.json", "/metrics", "/healthz")],
         element("a", other[1], href=other[0]),
     )

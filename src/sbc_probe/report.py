@@ -7,7 +7,9 @@ Fields may be added without a new version.
     scope         "all"; "ours": only what a new configuration can break was judged; "outbound": all but where the names
                   lead and Microsoft's own OPTIONS
     taken_at      when the evidence was gathered
-    customer, fqdn, address, cloud
+    customer, fqdn, address (the machine's own), cloud
+    public_address
+                  what the names must lead to: the address reserved for the machine, else its own
     overall       state ("proven", "failed", "unknown", "waiting"), exit_code (0, 1, 2, 3), cause, evidence, next_step;
                   the last three are null when proven
     destinations  one each: uri, host, flags, flags_meaning, latency_ms, answer_age_s, answer_code, answer_reason,
@@ -75,6 +77,7 @@ def as_json(config: Config, evidence: Evidence, verdict: Verdict, scope: str = "
         "customer": config.customer,
         "fqdn": config.fqdn,
         "address": config.address,
+        "public_address": config.public_address,
         "cloud": config.cloud,
         "overall": {
             "state": verdict.state,
@@ -210,7 +213,7 @@ def _tenant(config: Config, evidence: Evidence, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "addresses": list(found.addresses) if found else [],
-        "leads_here": found.addresses == (config.address,) if found and known else None,
+        "leads_here": found.addresses == (config.public_address,) if found and known else None,
         "theirs": _theirs(evidence, theirs),
     }
 
@@ -319,7 +322,7 @@ def headline(verdict: Verdict) -> str:
 
 def summary(config: Config, verdict: Verdict) -> str:
     """All of it in one line, which is what Nagios shows."""
-    whose = f"{headline(verdict)}  {config.customer}: {config.fqdn} ({config.address}), cloud {config.cloud}"
+    whose = f"{headline(verdict)}  {config.customer}: {config.fqdn} ({config.addresses}), cloud {config.cloud}"
     return "; ".join((whose, *(f"{one.cause}: {TITLES[one.cause]}" for one in verdict.findings[:1])))
 
 

@@ -121,6 +121,7 @@ class Internet:
             program.chmod(0o755)
         self.gate = self.wrap("sbc-challenge", str(gate))
         networks = {
+            "sbc_address": ADDRESS,
             "sbc_ssh_sources": ["192.0.2.0/24"],
             "sbc_cloud_facts": {"signalling_networks": ["52.112.0.0/14"]},
             "sbc_probe_networks": [],

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,6 +44,7 @@ def shell(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Shell]:
             sbc_cloud_facts={"signalling_networks": ["52.112.0.0/14"]},
             sbc_probe_networks=request.param if hasattr(request, "param") else [],
             sbc_probe_port=9061,
+            sbc_address="203.0.113.10",
         )
     )
     program.write_text(rendered("certificate/templates/sbc-challenge", certificate_target=tmp_path))
@@ -95,6 +97,34 @@ def test_the_probe_is_open_to_the_networks_that_are_named(shell: Shell) -> None:
     assert "ip saddr 192.0.2.0/25 tcp dport 9061 accept" in rules
     assert "ip saddr 192.0.2.7 tcp dport 9061 accept" in rules
     assert rules.count("dport 9061") == 2
+
+
+def test_what_arrives_at_the_anchor_of_a_reserved_address_is_answered(shell: Shell, tmp_path: Path) -> None:
+    """Nothing listens there, and the answers still come from it, as the peer expects."""
+    server = tmp_path / "server"
+    server.write_text(
+        "import socket\n"
+        "listener = socket.create_server(('203.0.113.10', 22))\n"
+        "for _ in range(2):\n"
+        "    listener.accept()[0].sendall(b'here')\n"
+    )
+    ask = "import socket; print(socket.create_connection(('%s', 22), 30).recv(9).decode())"
+    with subprocess.Popen(["unshare", "--net", "sh", "-c", "echo; read _"], stdin=-1, stdout=-1) as peer:
+        assert peer.stdout
+        peer.stdout.readline()
+        inside = ["nsenter", f"--net=/proc/{peer.pid}/ns/net"]
+        done = shell(
+            f"ip link set lo up; ip link add eth0 type veth peer name eth0 netns {peer.pid}; ip link set eth0 up;"
+            "ip addr add 203.0.113.10/32 dev eth0; ip addr add 10.19.0.5/16 dev eth0; ip route add 192.0.2.9 dev eth0"
+        )
+        assert done.returncode == 0, done.stderr
+        there = "ip addr add 192.0.2.9/32 dev eth0; ip link set eth0 up; ip route add default dev eth0"
+        subprocess.run([*inside, "sh", "-c", there], check=True)
+        shell(f"{sys.executable} {server} >{server}.log 2>&1 & until ss -Hltn | grep -q :22; do sleep 0.05; done")
+        for address in ("203.0.113.10", "10.19.0.5"):
+            said = subprocess.run([*inside, sys.executable, "-c", ask % address], stdout=-1, text=True, check=False)
+            assert said.stdout == "here\n", address
+        peer.communicate(b"\n")
 
 
 @pytest.mark.parametrize(("challenge", "ports"), [("http", {"tcp 80": 600}), ("dns", {"tcp 53": 600, "udp 53": 600})])

@@ -25,6 +25,7 @@ def test_a_file_becomes_a_config(settings: dict[str, Any], tmp_path: Path) -> No
         ({"proxies": None}, "NoneType"),
         ({"signalling_networks": ["52.112.0.0/33"]}, "not a valid netmask"),
         ({"address": "sbc.example.com"}, "sbc.example.com"),
+        ({"public_address": "sbc.example.com"}, "sbc.example.com"),
         ({"listen": "127.0.0.1:9061"}, "listen is a list"),
         ({"listen": ["127.0.0.1:9061", "0.0.0.0:9061"]}, "0.0.0.0 is neither a loopback address"),
         ({"listen": ["127.0.0.1:http"]}, "http"),
@@ -55,6 +56,7 @@ def test_a_missing_key_and_a_missing_file_are_named(settings: dict[str, Any], tm
 def test_a_file_of_before_still_loads(settings: dict[str, Any]) -> None:
     config = Config.parse(settings)
     assert config.tenants == ()
+    assert config.public_address == config.address
     assert config.certificate_names == (config.fqdn,)
     assert (config.issued_by, config.rehearsal, config.clouds_reviewed) == ("certbot", False, None)
 

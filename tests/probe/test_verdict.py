@@ -70,6 +70,18 @@ def test_all_in_order_is_proven() -> None:
     assert verdict.worth_waiting(NOW, NOW) == 0
 
 
+def test_names_lead_to_the_address_that_is_reserved() -> None:
+    reserved = replace(CONFIG, public_address="198.51.100.7", tenants=("fabrikam.sbc.example.com",))
+    known = kamailio(tenants=frozenset(reserved.tenants))
+    there, here = Lookup(("198.51.100.7",)), Lookup((CONFIG.address,))
+    assert judge(reserved, evidence(kamailio=known, fqdn=there, tenants={reserved.tenants[0]: there})).findings == ()
+    for name, tenant, cause in ((here, there, Cause.FQDN_ELSEWHERE), (there, here, Cause.TENANT_ELSEWHERE)):
+        verdict = judge(reserved, evidence(kamailio=known, fqdn=name, tenants={reserved.tenants[0]: tenant}))
+        assert [each.cause for each in verdict.findings] == [cause]
+        assert "this SBC is 198.51.100.7" in verdict.findings[0].evidence
+        assert verdict.findings[0].next_step.endswith(" A 198.51.100.7")
+
+
 UNTRUSTED = ChainFlaw(False, "it ends at CN=YR1, whose issuer, CN=Root YR, is no accepted root")
 ADDRESS_REFUSED = answered(403, "Forbidden; Q.850;text=\"Provided Trunk FQDN '203.0.113.1' is not allowed\"")
 # It answers well, on a connection with a certificate of its own.
