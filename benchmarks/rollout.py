@@ -88,7 +88,7 @@ def recipe() -> tuple[bytes, bytes, str]:
         "etc/systemd/system/sbc-probe.service etc/systemd/system/kamailio.service.d "
         "etc/kamailio/live etc/kamailio/trees",
     )
-    packages = yaml.safe_load((world.ROOT / "roles/base/vars/main.yml").read_text())["base_packages"]
+    packages = yaml.safe_load((world.ROOT / "roles/sbc/vars/main/packages.yml").read_text())["sbc_packages"]
     return before, after, " ".join(packages)
 
 
