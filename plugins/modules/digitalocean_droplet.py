@@ -33,6 +33,15 @@ options:
   image:
     description: Slug of the image, or the number of one of the account's own. Required with O(state=present).
     type: str
+  packages:
+    description:
+      - What is going to be installed on the droplet. With it, a new droplet starts from the newest golden image that
+        was built on O(image) with just these packages and is proven, if there is one in the region that fits on the
+        disk. M(digitalocean_snapshot_info) tells what there is.
+      - A droplet that was started from any golden image that was built on O(image) does not differ in its image.
+    type: list
+    elements: str
+    default: []
   ssh_keys:
     description:
       - Fingerprints or numbers of the account's SSH keys that may log in as root. They count at creation only.
@@ -125,6 +134,11 @@ created:
   description: Whether the droplet was, or would be, created by this task.
   returned: with state=present
   type: bool
+golden:
+  description: Name of the golden image that the droplet was, or would be, started from by this task.
+  returned: if it is started from one
+  type: str
+  sample: sbc-golden-debian-13-x64-4be1a09dd2c7-20261120T100000Z
 drift:
   description: What differs from the parameters and is not changed here (C(attribute), C(is), C(wanted), C(remedy)).
   returned: with state=present
@@ -134,6 +148,7 @@ drift:
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.digitalocean import (
@@ -153,9 +168,13 @@ from ansible.module_utils.digitalocean import (
     unfinished,
     user_data_tag,
 )
+from ansible.module_utils.golden_images import TAG_PREFIX as GOLDEN_PREFIX
+from ansible.module_utils.golden_images import GoldenImage, base_of, golden_images, mark
 
 USER_DATA_MOST = 64 * 1024
 UNSEEN_LONGEST = 30
+# Days after which a golden image lacks enough upgrades to say so.
+GOLDEN_LONGEST = 30
 
 
 class CustomersDroplet:
@@ -208,7 +227,8 @@ class CustomersDroplet:
         if user_data and (not user_data.isascii() or len(user_data) > USER_DATA_MOST):
             raise ValueError(f"user_data must be ASCII and {USER_DATA_MOST} bytes at most")
         body = {name: wanted[name] for name in ("name", "region", "size", "monitoring")}
-        body["image"] = int(wanted["image"]) if wanted["image"].isdigit() else wanted["image"]
+        golden = self.golden() if wanted["packages"] else None
+        body["image"] = golden.id if golden else int(wanted["image"]) if wanted["image"].isdigit() else wanted["image"]
         body["ssh_keys"] = [int(key) if key.isdigit() else key for key in wanted["ssh_keys"]]
         body["tags"] = self.tags + ([user_data_tag(user_data)] if user_data else [])
         diff = {"before": {}, "after": dict(body)}
@@ -220,7 +240,25 @@ class CustomersDroplet:
         else:
             made = self.client.create("droplets", "droplet", body, self.find)
             droplet = self.summary(self.wait_until_ready(made["id"]))
-        return {"changed": True, "created": True, "droplet": droplet, "drift": [], "diff": diff}
+        result = {"changed": True, "created": True, "droplet": droplet, "drift": [], "diff": diff}
+        return result | ({"golden": golden.name} if golden else {})
+
+    def golden(self) -> GoldenImage | None:
+        """The newest golden image that a new droplet can start from."""
+        wanted, content = self.wanted, mark(self.wanted["image"], self.wanted["packages"])
+        images = golden_images(self.client.get_all("images", "images", tag_name=GOLDEN_PREFIX + content))
+        fitting = [each for each in images if each.proven and each.fits(content, wanted["region"])]
+        if not fitting:
+            return None
+        sizes = {each["slug"]: each["disk"] for each in self.client.get_all("sizes", "sizes")}
+        chosen = next((each for each in fitting if each.min_disk <= sizes.get(wanted["size"], 0)), None)
+        days = chosen.days(datetime.now(UTC)) if chosen else 0
+        if chosen and days > GOLDEN_LONGEST:
+            self.module.warn(
+                f"the golden image {chosen.name} is {days} days old: `ansible-playbook playbooks/snapshot.yml` makes a "
+                f"new one, and playbooks/maintain.yml installs what has come since"
+            )
+        return chosen
 
     def absent(self) -> Resource:
         number, found = self.wanted["droplet_id"], self.find()
@@ -299,7 +337,8 @@ class CustomersDroplet:
             if summary[name] != wanted[name]
         ]
         # A retired image loses its slug: then there is nothing to compare with.
-        if wanted["image"] not in (image.get("slug"), str(image["id"])) and image.get("slug"):
+        known = image.get("slug") or base_of(image)
+        if wanted["image"] not in (known, str(image["id"])) and known:
             differences.append(("image", "a replacement is required"))
         return [
             {"attribute": name, "is": summary[name], "wanted": wanted[name], "remedy": remedy}
@@ -339,6 +378,7 @@ def main() -> None:
         "user_data": {"type": "str", "no_log": True},
         "successor": {"type": "bool", "default": False},
         "tags": {"type": "list", "elements": "str", "default": []},
+        "packages": {"type": "list", "elements": "str", "default": []},
         "monitoring": {"type": "bool", "default": False},
         "timeout": {"type": "int", "default": 300},
         "droplet_id": {"type": "int"},
