@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 
 
@@ -19,3 +20,8 @@ def run(*argv: str, stdin: str | None = None, check: bool = True) -> str:
         said = (done.stderr or done.stdout).strip()
         raise CommandError(f"{' '.join(argv)}: exit {done.returncode}: {said}")
     return done.stdout
+
+
+async def run_async(*argv: str) -> str:
+    """The same for a command that takes a while, while others go on."""
+    return await asyncio.to_thread(run, *argv)

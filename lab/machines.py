@@ -1,4 +1,4 @@
-"""Droplets that are real: Debian machines under systemd-nspawn, one overlay each on the one image.
+"""Droplets that are real: Debian machines under systemd-nspawn, one overlay each on the one image or a snapshot.
 
 A machine boots systemd, runs its own cloud-init on the user_data it was created with, and has one link into the
 lab's router. It lives in a control group of its own, so that ending it ends everything in it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import os
 import shutil
@@ -15,8 +16,10 @@ import signal
 from pathlib import Path
 
 from lab import cgroup, image, network, settings
-from lab.commands import run
+from lab.commands import run, run_async
 from lab.digitalocean.machines import FirewallRules, MachineSpec
+
+_ANCHORS = ipaddress.IPv4Network(settings.ANCHORS_NETWORK)
 
 
 class NspawnMachines:
@@ -25,10 +28,15 @@ class NspawnMachines:
     def __init__(self) -> None:
         self._specs: dict[int, MachineSpec] = {}
         self._running: dict[int, asyncio.subprocess.Process] = {}
+        # What lies below each snapshot and each droplet, the uppermost first.
+        self._layers: dict[str, list[Path]] = {}
+        self._below: dict[int, list[Path]] = {}
+        self._deleted: set[Path] = set()
 
     async def create(self, droplet: MachineSpec) -> None:
         """Make the droplet's disk, seed its cloud-init and boot it."""
         root = _home(droplet.id)
+        self._below[droplet.id] = self._layers.get(droplet.image, [image.ROOTFS])
         for name in ("upper", "work", "root"):
             (root / name).mkdir(parents=True)
         seed = root / "upper/var/lib/cloud/seed/nocloud"
@@ -45,6 +53,8 @@ class NspawnMachines:
         await self._halt(droplet_id)
         network.drop_firewall(_link(droplet_id))
         await asyncio.to_thread(shutil.rmtree, _home(droplet_id), True)
+        self._below.pop(droplet_id, None)
+        await self._remove_unused()
 
     async def power(self, droplet_id: int, on: bool) -> None:
         """Switch the machine on or off; its disk stays."""
@@ -57,6 +67,31 @@ class NspawnMachines:
         """Put the effective rules of the API's firewalls on the machine's link."""
         network.set_firewall(_link(droplet_id), rules)
 
+    async def snapshot(self, droplet_id: int, image: str) -> int:
+        """Keep the droplet's own layer; return its size in bytes."""
+        layer = settings.SNAPSHOTS / image
+        settings.SNAPSHOTS.mkdir(exist_ok=True)
+        await run_async("cp", "--archive", "--sparse=always", str(_home(droplet_id) / "upper"), str(layer))
+        self._layers[image] = [layer, *self._below[droplet_id]]
+        return await asyncio.to_thread(_size, layer)
+
+    async def delete_snapshot(self, image: str) -> None:
+        """Remove a layer, now or when no droplet and no other snapshot lies on it any more."""
+        layers = self._layers.pop(image, None)
+        if layers:
+            self._deleted.add(layers[0])
+        await self._remove_unused()
+
+    async def route(self, reserved_ip: str, anchor: str | None) -> None:
+        """Have the router translate the reserved IP to the anchor address and back."""
+        network.route_reserved(reserved_ip, anchor)
+
+    async def _remove_unused(self) -> None:
+        used = {layer for layers in (*self._below.values(), *self._layers.values()) for layer in layers}
+        for layer in self._deleted - used:
+            self._deleted.discard(layer)
+            await asyncio.to_thread(shutil.rmtree, layer, True)
+
     def running(self) -> list[int]:
         """The droplets whose machine runs now."""
         return sorted(number for number, process in self._running.items() if process.returncode is None)
@@ -64,7 +99,8 @@ class NspawnMachines:
     async def _boot(self, droplet: MachineSpec) -> None:
         root, link = _home(droplet.id), _link(droplet.id)
         mount = root / "root"
-        layers = f"lowerdir={image.ROOTFS},upperdir={root / 'upper'},workdir={root / 'work'}"
+        below = ":".join(map(str, self._below[droplet.id]))
+        layers = f"lowerdir={below},upperdir={root / 'upper'},workdir={root / 'work'}"
         run("mount", "-t", "overlay", "overlay", "-o", layers, str(mount))
         nspawn = [
             *(*network.in_namespace(settings.ROUTER), "systemd-nspawn", "--quiet", "--boot", "--register=no"),
@@ -79,7 +115,7 @@ class NspawnMachines:
             if process.returncode is not None:
                 raise RuntimeError(f"droplet {droplet.id} did not boot: see {settings.LOG / f'{link}.log'}")
             await asyncio.sleep(0.02)
-        network.route_to(link, [droplet.address], settings.DROPLETS_GATEWAY)
+        network.route_to(link, [droplet.address, droplet.anchor], settings.DROPLETS_GATEWAY)
 
     async def _halt(self, droplet_id: int) -> None:
         process = self._running.pop(droplet_id, None)
@@ -109,7 +145,7 @@ def _seed(droplet: MachineSpec) -> dict[str, str]:
         "public-keys": list(droplet.public_keys),
     }
     interface = {
-        "addresses": [f"{droplet.address}/{droplet.prefix}"],
+        "addresses": [f"{droplet.address}/{droplet.prefix}", f"{droplet.anchor}/{_ANCHORS.prefixlen}"],
         "routes": [{"to": "default", "via": droplet.gateway}],
         "nameservers": {"addresses": [settings.DNS_ADDRESS]},
     }
@@ -125,15 +161,20 @@ def _clear(droplet_id: int) -> None:
     _unmount(_home(droplet_id))
 
 
+def _size(directory: Path) -> int:
+    """What the files in a directory take of the disk, in bytes."""
+    return int(run("du", "--summarize", "--block-size=1", str(directory)).split()[0])
+
+
 def _unmount(home: Path) -> None:
     while os.path.ismount(home / "root"):
         run("umount", "--recursive", str(home / "root"))
 
 
 def clear_all() -> None:
-    """Remove every disk that an earlier lab left behind; its processes must have ended."""
-    if not settings.DROPLETS.exists():
-        return
-    for home in settings.DROPLETS.iterdir():
-        _unmount(home)
-    shutil.rmtree(settings.DROPLETS)
+    """Remove every disk and snapshot that an earlier lab left behind; its processes must have ended."""
+    if settings.DROPLETS.exists():
+        for home in settings.DROPLETS.iterdir():
+            _unmount(home)
+        shutil.rmtree(settings.DROPLETS)
+    shutil.rmtree(settings.SNAPSHOTS, ignore_errors=True)

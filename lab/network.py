@@ -25,6 +25,17 @@ _BASE_RULES = f"""
 table inet lab {{
     map inbound {{ type ifname : verdict; }}
     map outbound {{ type ifname : verdict; }}
+    map reserved {{ type ipv4_addr : ipv4_addr; }}
+    map anchors {{ type ipv4_addr : ipv4_addr; }}
+    chain arriving {{
+        type filter hook prerouting priority raw; policy accept;
+        ip daddr {settings.ANCHORS_NETWORK} drop
+        ip daddr set ip daddr map @reserved
+    }}
+    chain leaving {{
+        type filter hook postrouting priority srcnat; policy accept;
+        ip saddr set ip saddr map @anchors
+    }}
     chain forward {{
         type filter hook forward priority filter; policy accept;
         ct direction reply accept
@@ -82,7 +93,7 @@ def up() -> None:
         f"route add {settings.ROUTER_ADDRESS}/32 dev {settings.UPLINK} src {settings.CONTROLLER_ADDRESS}",
         *(
             f"route add {network} via {settings.ROUTER_ADDRESS} src {settings.CONTROLLER_ADDRESS}"
-            for network in (settings.SERVICES_NETWORK, settings.DROPLETS_NETWORK)
+            for network in (settings.SERVICES_NETWORK, settings.DROPLETS_NETWORK, settings.RESERVED_NETWORK)
         ),
     )
 
@@ -159,6 +170,27 @@ def drop_firewall(link: str) -> None:
             f"delete chain inet lab {chain}",
         ]
     _nft("\n".join(lines) + "\n")
+
+
+def route_reserved(address: str, anchor: str | None) -> None:
+    """Let a reserved IP lead to a droplet's anchor address, and what comes from there come from it; None: to nobody.
+
+    Without any memory of connections: those that are open when it moves are met by a droplet that does not know them.
+    """
+    have = json.loads(_nft_list("reserved"))["nftables"]
+    old = dict(pair for entry in have for pair in entry.get("map", {}).get("elem", ()))
+    lines = []
+    if address in old:
+        lines.append(f"delete element inet lab reserved {{ {address} : {old[address]} }}")
+        lines.append(f"delete element inet lab anchors {{ {old[address]} : {address} }}")
+    if anchor is not None:
+        lines.append(f"add element inet lab reserved {{ {address} : {anchor} }}")
+        lines.append(f"add element inet lab anchors {{ {anchor} : {address} }}")
+    _nft("\n".join(lines) + "\n")
+
+
+def _nft_list(name: str) -> str:
+    return run("nsenter", f"--net={NAMESPACES / settings.ROUTER}", "nft", "-j", "list", "map", "inet", "lab", name)
 
 
 def namespaces() -> list[str]:

@@ -15,6 +15,7 @@ LOG = Path("/var/log/teams-sbc-lab")
 
 IMAGE = STATE / "image"
 DROPLETS = STATE / "droplets"
+SNAPSHOTS = STATE / "snapshots"
 CA = STATE / "ca"
 ROOTS = STATE / "roots"
 READY = RUN / "ready"
@@ -32,8 +33,10 @@ DNS_ADDRESS = "198.19.0.53"
 PROXY_PORT = 3128
 TIME_ADDRESS = "198.19.0.123"
 TIME_NAMES = tuple(f"{number}.debian.pool.ntp.org" for number in range(4))
-DROPLETS_NETWORK = "198.18.0.0/24"
+DROPLETS_NETWORK = "198.18.0.0/16"
 DROPLETS_GATEWAY = "198.18.0.1"
+RESERVED_NETWORK = "198.19.16.0/20"
+ANCHORS_NETWORK = "10.19.0.0/16"
 
 PACKAGES_NAME = "packages.lab.test"
 

@@ -10,18 +10,23 @@ import json
 import logging
 import os
 import re
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lab import settings
-from lab.digitalocean.catalogue import IMAGES, JSON, REGIONS, SIZES
+from lab.digitalocean import backups, projects, reserved_ips
+from lab.digitalocean.actions import Actions, now
+from lab.digitalocean.catalogue import JSON, REGIONS, SIZES
 from lab.digitalocean.domains import Domains
-from lab.digitalocean.errors import not_found, pending_event, unprocessable
+from lab.digitalocean.droplets import Droplet, Droplets
+from lab.digitalocean.errors import ApiError, not_found, pending_event, unprocessable
 from lab.digitalocean.firewalls import Firewalls
+from lab.digitalocean.images import Images, Snapshot
 from lab.digitalocean.machines import FirewallRules, Machines, MachineSpec, RecordsOnly
+from lab.digitalocean.projects import Projects
+from lab.digitalocean.reserved_ips import ReservedIp, ReservedIps
 from lab.digitalocean.traffic import Traffic
 
 log = logging.getLogger(__name__)
@@ -29,19 +34,25 @@ log = logging.getLogger(__name__)
 Zones = dict[str, list[JSON]]
 
 USER_DATA_LIMIT = 64 * 1024
-FIRST_HOST = 10
+RESERVED_IP_CREATIONS_PER_MINUTE = 12
+"""https://docs.digitalocean.com/products/networking/reserved-ips/details/limits/"""
 _FIRST_ID = 400_000_001
 _TAG = re.compile(r"[a-zA-Z0-9_:-]{1,255}")
 _DROPLET_NAME = re.compile(r"(?=.{1,255}$)[a-zA-Z0-9]?[a-z0-9A-Z.-]*[a-z0-9A-Z]")
 _POWER = {"power_on": True, "power_off": False, "shutdown": False, "reboot": True, "power_cycle": True}
+_BACKUPS = ("enable_backups", "disable_backups", "change_backup_policy")
+# Each droplet has the same number in these two as in the public network.
+_PRIVATE = ipaddress.IPv4Network("10.135.0.0/16")
+_ANCHORS = ipaddress.IPv4Network(settings.ANCHORS_NETWORK)
+_GIB = 1024**3
 
 
 @dataclass
 class Profile:
-    """What the control interface may change: the account's own fields, its limits, and how slow its droplets are.
+    """What the control interface may change: the account's own fields, its limits, and how slow things are.
 
-    `boot_seconds` pass until a droplet is active, `address_seconds` more until it has an address. Limits a minute of 0
-    are not enforced.
+    `boot_seconds` pass until a droplet is active, `address_seconds` more until it has an address; `action_seconds` are
+    what actions take that have no machine to wait for. Limits a minute or an hour of 0 are not enforced.
     """
 
     email: str = "operator@lab.test"
@@ -49,10 +60,14 @@ class Profile:
     status: str = "active"
     status_message: str = ""
     droplet_limit: int = 25
+    reserved_ip_limit: int = 3
     boot_seconds: float = 0.2
     address_seconds: float = 0.2
+    action_seconds: float = 0.1
+    requests_per_hour: int = 0
     requests_per_minute: int = 0
     key_reads_per_minute: int = 0
+    reserved_ips_per_minute: int = RESERVED_IP_CREATIONS_PER_MINUTE
 
     def update(self, body: JSON) -> None:
         """Set the given fields. Raises ValueError for one that does not exist or a value of the wrong type."""
@@ -76,23 +91,6 @@ class Key:
 
 
 @dataclass
-class Droplet:
-    id: int
-    name: str
-    region: str
-    size: str
-    image: str
-    address: str
-    created_at: str
-    user_data: str
-    public_keys: list[str]
-    tags: list[str]
-    features: list[str]
-    status: str = "new"
-    has_address: bool = False
-
-
-@dataclass
 class _Machine:
     """The side of a droplet that is not saved: is there a machine, and which rules lie on its link."""
 
@@ -103,7 +101,7 @@ class _Machine:
 
 
 class Account:
-    """Keys, tags, droplets, actions, domains and firewalls, kept in `state_file` when one is given.
+    """Everything an account has, kept in `state_file` when one is given.
 
     Changes are made by its methods and take effect (machines' firewalls, DNS, the file) with `commit`. Methods raise
     ApiError as the API would answer. `domains` exist from the start and again after `reset`; `on_zones_changed` is
@@ -124,11 +122,13 @@ class Account:
         self.refused_tokens: set[str] = set()
         self.machines: Machines = RecordsOnly()
         self._state_file = state_file
-        self._network = ipaddress.IPv4Network(network)
+        self._network = network
         self._gateway = gateway
         self._first_domains = tuple(domains)
         self._machines: dict[int, _Machine] = {}
-        self._published: Zones | None = None
+        self._published: int | None = None
+        self._touched: set[int] = set()
+        self._working: set[asyncio.Task[None]] = set()
         self._committing = asyncio.Lock()
         self._last_id = _FIRST_ID - 1
         self._begin()
@@ -138,36 +138,46 @@ class Account:
     def _begin(self) -> None:
         self.profile = Profile()
         self.keys: dict[int, Key] = {}
-        self.tags: list[str] = []
-        self.droplets: dict[int, Droplet] = {}
-        self.actions: dict[int, JSON] = {}
+        # By their name in lower case, as they were first written.
+        self._tags: dict[str, str] = {}
+        self.droplets = Droplets(self._network)
+        self.actions = Actions(self._new_id)
         self.firewalls = Firewalls()
+        self.images = Images(self._new_id)
+        self.reserved_ips = ReservedIps()
         self.domains = Domains(self._new_id)
         for name in self._first_domains:
             self.domains.create(name)
+        self.projects = Projects(self.profile.uuid, self._urns)
+
+    def _urns(self) -> Iterable[str]:
+        return projects.urns(self.droplets.ids(), self.domains.names(), [each.ip for each in self.reserved_ips.all()])
 
     # Life of the account
 
     async def start(self, machines: Machines) -> None:
         """Put machines behind the droplets, bring back those that the state file knows, and publish the zones."""
         self.machines = machines
-        for droplet in self.droplets.values():
+        for droplet in self.droplets:
             if droplet.status != "off":
                 self._live(droplet, self._boot(droplet))
         await self.commit()
 
     async def stop(self) -> None:
         """End the tasks that carry droplets through their life; the machines stay."""
-        lives = [machine.life for machine in self._machines.values() if machine.life]
+        lives = [machine.life for machine in self._machines.values() if machine.life] + list(self._working)
         for life in lives:
             life.cancel()
         await asyncio.gather(*lives, return_exceptions=True)
 
     async def reset(self) -> None:
         """Destroy all machines and begin again: an empty account, no faults, no log; ids are never reused."""
-        for droplet_id in list(self.droplets):
+        for droplet_id in list(self.droplets.ids()):
             await self.destroy_droplet(droplet_id)
+        for snapshot in self.images.snapshots():
+            await self.delete_snapshot(snapshot.id)
         self._begin()
+        self._published = None
         self.refused_tokens.clear()
         self.traffic.clear()
         await self.commit()
@@ -176,16 +186,26 @@ class Account:
         """Let what was changed take effect: the state file, the zones, the firewalls of the machines."""
         async with self._committing:
             self._save()
-            zones = self.domains.dump()
-            if zones != self._published and self.on_zones_changed:
-                await self.on_zones_changed(zones)
-                self._published = zones
-            for droplet in list(self.droplets.values()):
+            if self.domains.version != self._published and self.on_zones_changed:
+                version = self.domains.version
+                await self.on_zones_changed(self.domains.dump())
+                self._published = version
+            for droplet in self._with_changed_firewalls():
                 machine = self._machine(droplet.id)
                 if machine.exists and machine.firewall != self.firewall_of(droplet):
                     async with machine.lock:
                         if droplet.id in self.droplets:
                             await self._apply_firewall(droplet)
+
+    def _with_changed_firewalls(self) -> list[Droplet]:
+        """The droplets for which something has changed; all of them where a rule names tags or droplets."""
+        ids, tags = self.firewalls.changed()
+        ids |= self._touched
+        self._touched = set()
+        if self.firewalls.name_droplets:
+            return list(self.droplets)
+        chosen = {id for id in ids if id in self.droplets} | {droplet.id for droplet in self.droplets.tagged(*tags)}
+        return [self.droplets.get(id) for id in sorted(chosen)]
 
     def dump(self) -> JSON:
         """The whole state as it is saved."""
@@ -193,22 +213,28 @@ class Account:
             "last_id": self._last_id,
             "profile": asdict(self.profile),
             "keys": [asdict(key) for key in self.keys.values()],
-            "tags": self.tags,
-            "droplets": [asdict(droplet) for droplet in self.droplets.values()],
-            "actions": list(self.actions.values()),
+            "tags": self.tags(),
+            "droplets": self.droplets.dump(),
+            "actions": self.actions.dump(),
+            "images": self.images.dump(),
+            "reserved_ips": self.reserved_ips.dump(),
             "domains": self.domains.dump(),
             "firewalls": self.firewalls.dump(),
+            **self.projects.dump(),
         }
 
     def _load(self, dump: JSON) -> None:
         self._last_id = dump["last_id"]
         self.profile = Profile(**dump["profile"])
         self.keys = {key["id"]: Key(**key) for key in dump["keys"]}
-        self.tags = dump["tags"]
-        self.droplets = {droplet["id"]: Droplet(**droplet) for droplet in dump["droplets"]}
-        self.actions = {action["id"]: action for action in dump["actions"]}
+        self._tags = {tag.lower(): tag for tag in dump["tags"]}
+        self.droplets.load(dump["droplets"])
+        self.actions.load(dump["actions"])
+        self.images.load(dump["images"])
+        self.reserved_ips.load(dump["reserved_ips"])
         self.domains.load(dump["domains"])
         self.firewalls.load(dump["firewalls"])
+        self.projects.load(dump)
 
     def _save(self) -> None:
         if self._state_file is None:
@@ -250,47 +276,55 @@ class Account:
 
     # Tags
 
+    def tags(self) -> list[str]:
+        return list(self._tags.values())
+
     def tag(self, name: str) -> str:
         """A tag as it was first written; case does not tell tags apart."""
-        for tag in self.tags:
-            if tag.lower() == name.lower():
-                return tag
-        raise not_found()
+        if name.lower() not in self._tags:
+            raise not_found()
+        return self._tags[name.lower()]
+
+    def spelling(self, name: str) -> str:
+        """A tag as the account has it; as it is given where there is none."""
+        return self._tags.get(name.lower(), name)
 
     def add_tag(self, name: Any) -> str:
         """Make a tag, or find it."""
         if not isinstance(name, str) or not _TAG.fullmatch(name):
             raise unprocessable("Name is invalid: letters, numbers, colons, dashes and underscores only, at most 255")
-        if name.lower() not in (tag.lower() for tag in self.tags):
-            self.tags.append(name)
-        return self.tag(name)
+        return self._tags.setdefault(name.lower(), name)
 
     def delete_tag(self, name: str) -> None:
         tag = self.tag(name)
-        self.tags.remove(tag)
-        for droplet in self.droplets.values():
-            droplet.tags = [other for other in droplet.tags if other != tag]
+        for droplet in self.droplets.tagged(tag):
+            self._set_tags(droplet, [other for other in droplet.tags if other != tag])
+        self.images.forget_tag(tag)
         self.firewalls.forget_tag(tag)
+        del self._tags[tag.lower()]
 
     def tag_resources(self, name: str, resources: Iterable[JSON], add: bool) -> None:
-        """Put a tag on droplets, or take it off. All of them must exist."""
+        """Put a tag on droplets and images, or take it off. All of them must exist."""
         tag = self.tag(name)
-        droplets = []
+        chosen: list[Droplet | Snapshot] = []
         for resource in resources:
-            if resource.get("resource_type") != "droplet":
-                raise unprocessable("resource_type must be droplet")
-            droplets.append(self.droplet(resource.get("resource_id")))
-        for droplet in droplets:
-            without = [other for other in droplet.tags if other != tag]
-            droplet.tags = [*without, tag] if add else without
+            kind, id = resource.get("resource_type"), resource.get("resource_id")
+            if kind not in ("droplet", "image"):
+                raise unprocessable("resource_type must be droplet or image")
+            chosen.append(self.droplets.get(id) if kind == "droplet" else self.images.snapshot(id))
+        for each in chosen:
+            without = [other for other in each.tags if other != tag]
+            tags = [*without, tag] if add else without
+            if isinstance(each, Droplet):
+                self._set_tags(each, tags)
+            else:
+                each.tags = tags
+
+    def _set_tags(self, droplet: Droplet, tags: list[str]) -> None:
+        self.droplets.set_tags(droplet, tags)
+        self._touched.add(droplet.id)
 
     # Droplets
-
-    def droplet(self, id: Any) -> Droplet:
-        try:
-            return self.droplets[int(id)]
-        except (KeyError, TypeError, ValueError):
-            raise not_found() from None
 
     def create_droplet(self, body: JSON) -> tuple[Droplet, JSON]:
         """Begin a droplet's life; returns it, still new and without an address, and its create action."""
@@ -307,9 +341,7 @@ class Account:
             raise unprocessable("Region is not available")
         if region not in size["regions"]:
             raise unprocessable("Size is not available in this region.")
-        image = next((i for i in IMAGES.values() if body.get("image") in (i["slug"], i["id"])), None)
-        if image is None:
-            raise unprocessable("You specified an invalid image for Droplet creation.")
+        image = self._chosen_image(body.get("image"), region, size)
         user_data = body.get("user_data") or ""
         if len(user_data) > USER_DATA_LIMIT:
             raise unprocessable("User data is too long (maximum is 64 KiB)")
@@ -319,28 +351,31 @@ class Account:
         tags = [self.add_tag(tag) for tag in body.get("tags") or []]
         if len(self.droplets) >= self.profile.droplet_limit:
             raise unprocessable("creating this/these droplet(s) will exceed your droplet limit")
-        features = ["droplet_agent", "private_networking"]
+        policy = backups.policy(body.get("backup_policy")) if body.get("backups") else None
+        chosen = {"backups": policy, "monitoring": body.get("monitoring")}
         droplet = Droplet(
             id=self._new_id(),
             name=name,
             region=region,
             size=size["slug"],
-            image=image["slug"],
-            address=self._free_address(),
+            image=image["id"],
+            disk=size["disk"],
+            address=self.droplets.free_address(),
             created_at=now(),
             user_data=user_data,
             public_keys=public_keys,
             tags=list(dict.fromkeys(tags)),
-            features=features + (["monitoring"] if body.get("monitoring") else []),
+            features=["droplet_agent", "private_networking", *(name for name, given in chosen.items() if given)],
+            backup_policy=policy,
         )
-        self.droplets[droplet.id] = droplet
+        self.droplets.add(droplet)
         action = self._begin_action(droplet, "create")
         self._live(droplet, self._boot(droplet))
         return droplet, action
 
     async def destroy_droplet(self, id: Any) -> None:
         """End a droplet's machine, then forget it; its address is free only after that."""
-        droplet = self.droplet(id)
+        droplet = self.droplets.get(id)
         machine = self._machine(droplet.id)
         async with machine.lock:
             if droplet.id not in self.droplets:
@@ -348,89 +383,139 @@ class Account:
             if machine.life:
                 machine.life.cancel()
             await self.machines.destroy(droplet.id)
-            del self.droplets[droplet.id]
             del self._machines[droplet.id]
+            self.droplets.remove(droplet)
             self.firewalls.forget_droplet(droplet.id)
-            for action in self._running_actions(droplet):
-                self._end_action(action, "errored")
+            self.projects.forget(f"do:droplet:{droplet.id}")
+            if reserved := self.reserved_ips.of(droplet.id):
+                reserved.droplet_id = None
+                await self.machines.route(reserved.ip, None)
+            self.actions.end("droplet", droplet.id, "errored")
 
     def act(self, id: Any, body: JSON) -> JSON:
-        """Begin an action on a droplet: one of the power actions, or rename."""
-        droplet = self.droplet(id)
+        """Begin an action on a droplet: power, rename, resize, snapshot, or one of its backups'."""
+        droplet = self.droplets.get(id)
         kind = body.get("type")
-        if kind not in (*_POWER, "rename"):
+        if kind not in (*_POWER, *_BACKUPS, "rename", "resize", "snapshot"):
             raise unprocessable("You specified an invalid action type.")
-        if self._running_actions(droplet):
+        if self.actions.running("droplet", droplet.id):
             raise pending_event()
+        policy = None
         if kind == "rename":
             name = body.get("name")
             if not isinstance(name, str) or not _DROPLET_NAME.fullmatch(name):
                 raise unprocessable("Only valid hostname characters are allowed. (a-z, A-Z, 0-9, . and -)")
+        elif kind == "resize":
+            self._check_resize(droplet, body)
+        elif kind == "snapshot":
+            if not isinstance(body.get("name"), str) or not body["name"]:
+                raise unprocessable("Name can't be blank")
+        elif kind in _BACKUPS:
+            policy = self._wanted_policy(droplet, body)
         elif kind == "power_on" and droplet.status == "active":
             raise unprocessable("Droplet is already powered on.")
         elif kind != "power_on" and droplet.status == "off":
             raise unprocessable("Droplet is currently off. Please power it on to run this event.")
         action = self._begin_action(droplet, kind)
-        self._live(droplet, self._perform(droplet, action, body))
+        self._live(droplet, self._perform(droplet, action, body, policy))
         return action
+
+    @staticmethod
+    def _check_resize(droplet: Droplet, body: JSON) -> None:
+        size = SIZES.get(str(body.get("size")))
+        if size is None or droplet.region not in size["regions"]:
+            raise unprocessable("You specified an invalid size for Droplet resize.")
+        if droplet.status != "off":
+            raise unprocessable("Droplet is currently on. Please power it off to run this event.")
+        if size["slug"] == droplet.size:
+            raise unprocessable("Droplet is already this size.")
+        if size["disk"] < droplet.disk:
+            raise unprocessable("This size is not available because it has a smaller disk.")
+
+    @staticmethod
+    def _wanted_policy(droplet: Droplet, body: JSON) -> JSON | None:
+        enabled = droplet.backup_policy is not None
+        if body["type"] == "enable_backups" and enabled:
+            raise unprocessable("Backups are already enabled for this Droplet.")
+        if body["type"] != "enable_backups" and not enabled:
+            raise unprocessable("Backups are not enabled for this Droplet.")
+        if body["type"] == "change_backup_policy" and not body.get("backup_policy"):
+            raise unprocessable("backup_policy can't be blank")
+        return None if body["type"] == "disable_backups" else backups.policy(body.get("backup_policy"))
+
+    def backups_document(self, droplet: Droplet) -> JSON:
+        """A droplet's backup policy, as GET /v2/droplets/ID/backups/policy has it."""
+        policy = droplet.backup_policy
+        return {
+            "droplet_id": droplet.id,
+            "backup_enabled": policy is not None,
+            **({"backup_policy": policy} if policy else {}),
+            "next_backup_window": backups.next_window(policy),
+        }
 
     def droplet_document(self, droplet: Droplet) -> JSON:
         """A droplet in the API's shape. Its private address comes first, as it may in reality."""
         size = SIZES[droplet.size]
-        host = int(droplet.address.rsplit(".", 1)[1])
+        host = self.droplets.host_of(droplet)
         return {
             "id": droplet.id,
             "name": droplet.name,
             "memory": size["memory"],
             "vcpus": size["vcpus"],
-            "disk": size["disk"],
-            "disk_info": size["disk_info"],
-            "locked": bool(self._running_actions(droplet)),
+            "disk": droplet.disk,
+            "disk_info": [{"type": "local", "size": {"amount": droplet.disk, "unit": "gib"}}],
+            "locked": bool(self.actions.running("droplet", droplet.id)),
             "status": droplet.status,
             "kernel": None,
             "created_at": droplet.created_at,
             "features": droplet.features,
             "backup_ids": [],
-            "next_backup_window": None,
-            "snapshot_ids": [],
-            "image": IMAGES[droplet.image],
+            "next_backup_window": backups.next_window(droplet.backup_policy),
+            "snapshot_ids": droplet.snapshot_ids,
+            "image": self.images.document(droplet.image),
             "volume_ids": [],
             "size": size,
             "size_slug": droplet.size,
-            "networks": {
-                "v4": [
-                    {
-                        "ip_address": f"10.135.0.{host}",
-                        "netmask": "255.255.0.0",
-                        "gateway": "10.135.0.1",
-                        "type": "private",
-                    },
-                    {
-                        "ip_address": droplet.address,
-                        "netmask": str(self._network.netmask),
-                        "gateway": self._gateway,
-                        "type": "public",
-                    },
-                ]
-                if droplet.has_address
-                else [],
-                "v6": [],
-            },
+            "networks": {"v4": self._networks_of(droplet, host) if droplet.has_address else [], "v6": []},
             "region": REGIONS[droplet.region],
             "tags": droplet.tags,
             "vpc_uuid": "5a4981aa-9653-4bd1-bef5-d6bff52042e4",
         }
 
+    def _networks_of(self, droplet: Droplet, host: int) -> list[JSON]:
+        """The private address, the droplet's own, and its reserved one, which nothing tells from its own."""
+        reserved = self.reserved_ips.of(droplet.id)
+        public = [droplet.address, *([reserved.ip] if reserved else [])]
+        return [
+            {
+                "ip_address": str(_PRIVATE[host]),
+                "netmask": str(_PRIVATE.netmask),
+                "gateway": str(_PRIVATE[1]),
+                "type": "private",
+            },
+            *(
+                {
+                    "ip_address": address,
+                    "netmask": str(self.droplets.network.netmask),
+                    "gateway": self._gateway,
+                    "type": "public",
+                }
+                for address in public
+            ),
+        ]
+
     def machine_spec(self, droplet: Droplet) -> MachineSpec:
+        image = self.images.document(droplet.image)
         return MachineSpec(
             id=droplet.id,
             name=droplet.name,
             region=droplet.region,
             size=droplet.size,
-            image=droplet.image,
+            image=image["slug"] or str(image["id"]),
             address=droplet.address,
-            prefix=self._network.prefixlen,
+            prefix=self.droplets.network.prefixlen,
             gateway=self._gateway,
+            anchor=str(_ANCHORS[self.droplets.host_of(droplet)]),
             user_data=droplet.user_data,
             public_keys=tuple(droplet.public_keys),
         )
@@ -442,11 +527,21 @@ class Account:
     def _networks(self, peers: JSON) -> Iterable[str]:
         for address in peers.get("addresses", []):
             yield str(ipaddress.ip_network(address, strict=False))
-        tags: Collection[str] = peers.get("tags", [])
-        ids: Collection[int] = peers.get("droplet_ids", [])
-        for droplet in self.droplets.values():
-            if droplet.id in ids or set(tags) & set(droplet.tags):
-                yield f"{droplet.address}/32"
+        named = {droplet.id: droplet for droplet in self.droplets.tagged(*peers.get("tags", []))}
+        named |= {id: self.droplets.get(id) for id in peers.get("droplet_ids", []) if id in self.droplets}
+        for _, droplet in sorted(named.items()):
+            yield f"{droplet.address}/32"
+
+    def _chosen_image(self, identifier: Any, region: str, size: JSON) -> JSON:
+        try:
+            image = self.images.find(identifier)
+        except ApiError:
+            raise unprocessable("You specified an invalid image for Droplet creation.") from None
+        if image["status"] != "available" or region not in image["regions"]:
+            raise unprocessable("The image you specified is not available in the selected region.")
+        if image["min_disk_size"] > size["disk"]:
+            raise unprocessable("The size you specified is too small for the image: its disk is smaller.")
+        return image
 
     def _chosen_keys(self, identifiers: list[str | int]) -> list[str]:
         chosen = {str(name): key for key in self.keys.values() for name in (key.id, key.fingerprint)}
@@ -454,12 +549,117 @@ class Account:
             raise unprocessable(f"{', '.join(unknown)} are invalid key identifiers for Droplet creation.")
         return list(dict.fromkeys(chosen[str(identifier)].public_key for identifier in identifiers))
 
-    def _free_address(self) -> str:
-        taken = {droplet.address for droplet in self.droplets.values()} | {self._gateway}
-        for host in list(self._network.hosts())[FIRST_HOST - 1 :]:
-            if str(host) not in taken:
-                return str(host)
-        raise unprocessable("No address is left in this region.")
+    # Snapshots
+
+    async def delete_snapshot(self, identifier: Any) -> None:
+        snapshot = self.images.delete(identifier)
+        if snapshot.droplet_id in self.droplets:
+            droplet = self.droplets.get(snapshot.droplet_id)
+            droplet.snapshot_ids = [id for id in droplet.snapshot_ids if id != snapshot.id]
+        await self.machines.delete_snapshot(str(snapshot.id))
+
+    def transfer_snapshot(self, identifier: Any, region: Any) -> JSON:
+        """Begin to copy a snapshot to one region more."""
+        snapshot = self.images.transfer(identifier, region)
+        action = self.actions.begin("transfer", "image", snapshot.id, region)
+        self._later(self._end_soon("image", snapshot.id))
+        return action
+
+    # Reserved IPs
+
+    def reserve_ip(self, body: JSON) -> tuple[ReservedIp, list[JSON]]:
+        """Have one address more, for a droplet or a region; returns it with the actions that begin."""
+        droplet_id, region = body.get("droplet_id"), body.get("region")
+        if (droplet_id is None) == (region is None):
+            raise unprocessable("One of droplet_id and region is required.")
+        droplet = None if droplet_id is None else self._free_for_reserved_ip(droplet_id)
+        if droplet is None and region not in REGIONS:
+            raise unprocessable("Region is invalid")
+        project = body.get("project_id")
+        if project is not None:
+            self.projects.get(project)
+        reserved = self.reserved_ips.create(droplet.region if droplet else str(region), self.profile.reserved_ip_limit)
+        if project is not None:
+            self.projects.assign(project, [_urn(reserved)])
+        return reserved, [self._begin_assignment(reserved, droplet)] if droplet else []
+
+    async def release_ip(self, ip: str) -> None:
+        """Give an address back; a droplet that has it loses it."""
+        reserved = self.reserved_ips.get(ip)
+        if self.actions.running("reserved_ip", reserved.number):
+            raise reserved_ips.pending()
+        self.reserved_ips.delete(ip)
+        self.projects.forget(_urn(reserved))
+        if reserved.droplet_id is not None:
+            await self.machines.route(reserved.ip, None)
+
+    def act_on_ip(self, ip: str, body: JSON) -> JSON:
+        """Begin to assign a reserved IP to a droplet, also from another one, or to take it off."""
+        reserved = self.reserved_ips.get(ip)
+        kind = body.get("type")
+        if kind not in ("assign", "unassign"):
+            raise unprocessable("You specified an invalid action type.")
+        if self.actions.running("reserved_ip", reserved.number):
+            raise reserved_ips.pending()
+        if kind == "unassign":
+            if reserved.droplet_id is None:
+                raise unprocessable("The reserved IP is not assigned to a Droplet.")
+            return self._begin_assignment(reserved, None)
+        droplet = self._free_for_reserved_ip(body.get("droplet_id"))
+        if droplet.region != reserved.region:
+            raise unprocessable("The reserved IP and the Droplet must be in the same region.")
+        return self._begin_assignment(reserved, droplet)
+
+    def reserved_ip_document(self, reserved: ReservedIp) -> JSON:
+        """A reserved IP in the API's shape, its droplet in full."""
+        droplet = None if reserved.droplet_id is None else self.droplets.get(reserved.droplet_id)
+        return {
+            "ip": reserved.ip,
+            "region": REGIONS[reserved.region],
+            "droplet": droplet and self.droplet_document(droplet),
+            "locked": bool(self.actions.running("reserved_ip", reserved.number)),
+            "project_id": self.projects.project_of(_urn(reserved)),
+        }
+
+    def _free_for_reserved_ip(self, droplet_id: Any) -> Droplet:
+        try:
+            droplet = self.droplets.get(droplet_id)
+        except ApiError:
+            raise unprocessable("The Droplet does not exist.") from None
+        if self.actions.running("droplet", droplet.id):
+            raise pending_event()
+        if self.reserved_ips.of(droplet.id):
+            raise unprocessable("The Droplet already has a reserved IP.")
+        return droplet
+
+    def _begin_assignment(self, reserved: ReservedIp, droplet: Droplet | None) -> JSON:
+        action = self.actions.begin(
+            "assign_ip" if droplet else "unassign_ip",
+            "reserved_ip",
+            reserved.number,
+            reserved.region,
+            project_id=self.projects.project_of(_urn(reserved)),
+        )
+        self._later(self._assign(reserved, droplet))
+        return action
+
+    async def _assign(self, reserved: ReservedIp, droplet: Droplet | None) -> None:
+        await asyncio.sleep(self.profile.action_seconds)
+        status = "errored"
+        try:
+            if droplet is None or droplet.id in self.droplets:
+                await self.machines.route(reserved.ip, None if droplet is None else self.machine_spec(droplet).anchor)
+                reserved.droplet_id = None if droplet is None else droplet.id
+                status = "completed"
+        except Exception:
+            log.exception("reserved IP %s: it could not be moved", reserved.ip)
+        self.actions.end("reserved_ip", reserved.number, status)
+        self._save()
+
+    async def _end_soon(self, resource_type: str, resource_id: int) -> None:
+        await asyncio.sleep(self.profile.action_seconds)
+        self.actions.end(resource_type, resource_id, "completed")
+        self._save()
 
     # A droplet's life
 
@@ -468,6 +668,11 @@ class Account:
 
     def _live(self, droplet: Droplet, life: Coroutine[Any, Any, None]) -> None:
         self._machine(droplet.id).life = asyncio.create_task(life)
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
 
     async def _boot(self, droplet: Droplet) -> None:
         began = asyncio.get_running_loop().time()
@@ -496,24 +701,55 @@ class Account:
                 machine.exists = True
             await self._apply_firewall(droplet)
 
-    async def _perform(self, droplet: Droplet, action: JSON, body: JSON) -> None:
+    async def _perform(self, droplet: Droplet, action: JSON, body: JSON, policy: JSON | None) -> None:
         kind = action["type"]
         try:
-            if kind == "rename":
-                droplet.name = body["name"]
+            if kind in _POWER:
+                await self._switch(droplet, kind)
+            elif kind == "snapshot":
+                await self._take_snapshot(droplet, body["name"])
             else:
-                if kind != "power_on":
-                    async with self._machine(droplet.id).lock:
-                        await self.machines.power(droplet.id, False)
-                    droplet.status = "off"
-                if _POWER[kind]:
-                    await self._start_machine(droplet)
-                    droplet.status = "active"
+                await asyncio.sleep(self.profile.action_seconds)
+                self._change(droplet, body, policy)
         except Exception:
             log.exception("droplet %s: %s failed", droplet.id, kind)
             self._end_actions(droplet, "errored")
         else:
             self._end_actions(droplet, "completed")
+
+    async def _switch(self, droplet: Droplet, kind: str) -> None:
+        if kind != "power_on":
+            async with self._machine(droplet.id).lock:
+                await self.machines.power(droplet.id, False)
+            droplet.status = "off"
+        if _POWER[kind]:
+            await self._start_machine(droplet)
+            droplet.status = "active"
+
+    async def _take_snapshot(self, droplet: Droplet, name: str) -> None:
+        image = self.images.document(droplet.image)
+        base = image["slug"] or self.images.base_of(droplet.image)
+        snapshot = self.images.begin(name, droplet.id, base, droplet.region, droplet.disk)
+        droplet.snapshot_ids = [*droplet.snapshot_ids, snapshot.id]
+        await asyncio.sleep(self.profile.action_seconds)
+        async with self._machine(droplet.id).lock:
+            size = await self.machines.snapshot(droplet.id, str(snapshot.id))
+        snapshot.size_gigabytes = round(image["size_gigabytes"] + size / _GIB, 2)
+        snapshot.status = "available"
+
+    @staticmethod
+    def _change(droplet: Droplet, body: JSON, policy: JSON | None) -> None:
+        """What an action changes in the record alone."""
+        if body["type"] == "rename":
+            droplet.name = body["name"]
+        elif body["type"] == "resize":
+            droplet.size = body["size"]
+            if body.get("disk"):
+                droplet.disk = SIZES[droplet.size]["disk"]
+        else:
+            droplet.backup_policy = policy
+            without = [feature for feature in droplet.features if feature != "backups"]
+            droplet.features = [*without, "backups"] if policy else without
 
     async def _apply_firewall(self, droplet: Droplet) -> None:
         machine = self._machine(droplet.id)
@@ -522,32 +758,12 @@ class Account:
         machine.firewall = rules
 
     def _begin_action(self, droplet: Droplet, kind: str) -> JSON:
-        action: JSON = {
-            "id": self._new_id(),
-            "status": "in-progress",
-            "type": kind,
-            "started_at": now(),
-            "completed_at": None,
-            "resource_id": droplet.id,
-            "resource_type": "droplet",
-            "region": REGIONS[droplet.region],
-            "region_slug": droplet.region,
-        }
-        self.actions[action["id"]] = action
-        return action
-
-    def _running_actions(self, droplet: Droplet) -> list[JSON]:
-        return [a for a in self.actions.values() if a["resource_id"] == droplet.id and a["status"] == "in-progress"]
+        return self.actions.begin(kind, "droplet", droplet.id, droplet.region)
 
     def _end_actions(self, droplet: Droplet, status: str) -> None:
-        for action in self._running_actions(droplet):
-            self._end_action(action, status)
+        self.actions.end("droplet", droplet.id, status)
         self._save()
 
-    @staticmethod
-    def _end_action(action: JSON, status: str) -> None:
-        action.update(status=status, completed_at=now())
 
-
-def now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _urn(reserved: ReservedIp) -> str:
+    return f"do:floatingip:{reserved.ip}"

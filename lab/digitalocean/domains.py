@@ -52,6 +52,8 @@ class Domains:
 
     def __init__(self, new_id: Callable[[], int]) -> None:
         self._new_id = new_id
+        self.version = 0
+        """Another one after every change."""
         self._zones: dict[str, list[Record]] = {}
 
     def names(self) -> list[str]:
@@ -68,10 +70,12 @@ class Domains:
         if address:
             records.append(self._checked(Record(self._new_id(), "A", "@", address)))
         self._zones[name] = records
+        self.version += 1
 
     def delete(self, name: str) -> None:
         self._zone(name)
         del self._zones[name]
+        self.version += 1
 
     def document(self, name: str) -> JSON:
         lines = [f"$ORIGIN {name}.", f"$TTL {DEFAULT_TTL}"]
@@ -82,12 +86,12 @@ class Domains:
             lines.append(" ".join(map(str, words)))
         return {"name": name, "ttl": DEFAULT_TTL, "zone_file": "\n".join(lines) + "\n"}
 
-    def records(self, domain: str, type: str | None = None, name: str | None = None) -> list[JSON]:
+    def records(self, domain: str, type: str | None = None, name: str | None = None) -> list[Record]:
         """A zone's records; `name` is a full name, as the API's filter asks for."""
         if type is not None and type not in TYPES:
             raise unprocessable("Type is not a valid record type")
         return [
-            asdict(record)
+            record
             for record in self._zone(domain)
             if type in (None, record.type) and name in (None, record.full_name(domain))
         ]
@@ -111,6 +115,7 @@ class Domains:
         self._refuse_cname_beside_others(zone, record)
         zone.append(record)
         self._share_ttl(zone, record)
+        self.version += 1
         return asdict(record)
 
     def change(self, domain: str, id: int, body: JSON) -> JSON:
@@ -126,6 +131,7 @@ class Domains:
         self._refuse_cname_beside_others([r for r in zone if r.id != id], record)
         zone[zone.index(old)] = record
         self._share_ttl(zone, record)
+        self.version += 1
         return asdict(record)
 
     def remove(self, domain: str, id: int) -> None:
@@ -133,6 +139,7 @@ class Domains:
         if record.type == "SOA":
             raise unprocessable("SOA records can't be deleted")
         self._zone(domain).remove(record)
+        self.version += 1
 
     def dump(self) -> dict[str, list[JSON]]:
         """All zones and their records, as they are saved and as lab.dns serves them."""
@@ -140,6 +147,7 @@ class Domains:
 
     def load(self, dump: dict[str, list[JSON]]) -> None:
         self._zones = {name: [Record(**record) for record in records] for name, records in dump.items()}
+        self.version += 1
 
     def _zone(self, domain: str) -> list[Record]:
         if domain not in self._zones:

@@ -26,6 +26,26 @@ class Firewalls:
 
     def __init__(self) -> None:
         self._documents: dict[str, JSON] = {}
+        self._by_tag: dict[str, set[str]] = {}
+        self._by_droplet: dict[int, set[str]] = {}
+        self._changed_ids: set[int] = set()
+        self._changed_tags: set[str] = set()
+
+    @property
+    def name_droplets(self) -> bool:
+        """Whether a rule anywhere admits tags or droplets, so that a change of one droplet may concern all."""
+        return any(
+            rule[peers].keys() - {"addresses"}
+            for document in self._documents.values()
+            for direction, peers in _DIRECTIONS.items()
+            for rule in document[direction]
+        )
+
+    def changed(self) -> tuple[set[int], set[str]]:
+        """The droplets and the tags that firewalls which have changed since the last call select, or selected."""
+        changed = self._changed_ids, self._changed_tags
+        self._changed_ids, self._changed_tags = set(), set()
+        return changed
 
     def documents(self) -> list[JSON]:
         return list(self._documents.values())
@@ -45,34 +65,47 @@ class Firewalls:
             **self._fields(body, tags, droplet_ids),
         }
         self._documents[document["id"]] = document
+        self._index(document)
         return document
 
     def replace(self, id: str, body: JSON, tags: Collection[str], droplet_ids: Collection[int]) -> JSON:
         """Put a whole new text in place; what is not given becomes empty."""
         document = self.get(id)
-        document.update(self._fields(body, tags, droplet_ids, itself=id))
+        fields = self._fields(body, tags, droplet_ids, itself=id)
+        self._unindex(document)
+        document.update(fields)
+        self._index(document)
         return document
 
     def delete(self, id: str) -> None:
-        self.get(id)
+        self._unindex(self.get(id))
         del self._documents[id]
 
     def add(self, id: str, field: str, values: list[Any]) -> None:
         """Add to droplet_ids, tags, inbound_rules or outbound_rules what is not there yet."""
-        have = self.get(id)[field]
+        document = self.get(id)
+        have = document[field]
         have += [value for value in values if value not in have]
+        self._index(document)
 
     def remove(self, id: str, field: str, values: list[Any]) -> None:
         document = self.get(id)
+        self._unindex(document)
         document[field] = [value for value in document[field] if value not in values]
+        self._index(document)
 
     def forget_droplet(self, droplet_id: int) -> None:
-        for id in self._documents:
+        for id in list(self._by_droplet.get(droplet_id, ())):
             self.remove(id, "droplet_ids", [droplet_id])
 
     def forget_tag(self, tag: str) -> None:
-        for id in self._documents:
+        for id in list(self._by_tag.get(tag, ())):
             self.remove(id, "tags", [tag])
+
+    def selecting(self, droplet_id: int, tags: Collection[str]) -> list[JSON]:
+        """The firewalls that select a droplet by id or tag, in the order of their making."""
+        ids = self._by_droplet.get(droplet_id, set()).union(*(self._by_tag.get(tag, ()) for tag in tags))
+        return [self._documents[id] for id in (ids if len(ids) < 2 else self._documents) if id in ids]
 
     def effective(
         self, droplet_id: int, tags: Collection[str], networks_of: Callable[[JSON], Iterable[str]]
@@ -81,11 +114,7 @@ class Firewalls:
 
         `networks_of` turns a rule's sources or destinations into CIDR networks.
         """
-        selecting = [
-            document
-            for document in self._documents.values()
-            if droplet_id in document["droplet_ids"] or set(tags) & set(document["tags"])
-        ]
+        selecting = self.selecting(droplet_id, tags)
         if not selecting:
             return None
 
@@ -108,6 +137,26 @@ class Firewalls:
 
     def load(self, dump: dict[str, JSON]) -> None:
         self._documents = dump
+        for document in dump.values():
+            self._index(document)
+
+    def _index(self, document: JSON) -> None:
+        for id in document["droplet_ids"]:
+            self._by_droplet.setdefault(id, set()).add(document["id"])
+        for tag in document["tags"]:
+            self._by_tag.setdefault(tag, set()).add(document["id"])
+        self._note(document)
+
+    def _unindex(self, document: JSON) -> None:
+        for id in document["droplet_ids"]:
+            self._by_droplet[id].discard(document["id"])
+        for tag in document["tags"]:
+            self._by_tag[tag].discard(document["id"])
+        self._note(document)
+
+    def _note(self, document: JSON) -> None:
+        self._changed_ids.update(document["droplet_ids"])
+        self._changed_tags.update(document["tags"])
 
     def _fields(
         self, body: JSON, tags: Collection[str], droplet_ids: Collection[int], itself: str | None = None

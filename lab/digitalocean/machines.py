@@ -8,7 +8,11 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class MachineSpec:
-    """Everything a machine is made from. `public_keys` are OpenSSH lines for root, `prefix` the network's length."""
+    """Everything a machine is made from.
+
+    `public_keys` are OpenSSH lines for root, `prefix` is the network's length, `image` a slug or a snapshot's id, and
+    `anchor` the address at which packets for a reserved IP arrive.
+    """
 
     id: int
     name: str
@@ -18,6 +22,7 @@ class MachineSpec:
     address: str
     prefix: int
     gateway: str
+    anchor: str
     user_data: str
     public_keys: tuple[str, ...]
 
@@ -57,6 +62,15 @@ class Machines(Protocol):
     async def set_firewall(self, droplet_id: int, rules: FirewallRules | None) -> None:
         """Replace the rules on the droplet's link; None admits everything."""
 
+    async def snapshot(self, droplet_id: int, image: str) -> int:
+        """Keep a copy of the droplet's disk, on or off, under that name; return how many bytes it has of its own."""
+
+    async def delete_snapshot(self, image: str) -> None:
+        """Forget a copy, but for the droplets that were made from it; one that is not there is no error."""
+
+    async def route(self, reserved_ip: str, anchor: str | None) -> None:
+        """Lead what is sent to a reserved IP to the droplet with that anchor address, and to nobody for None."""
+
 
 class RecordsOnly:
     """Machines for an account that exists on paper: it remembers what it was told and runs nothing."""
@@ -65,6 +79,8 @@ class RecordsOnly:
         self.specs: dict[int, MachineSpec] = {}
         self.running: dict[int, bool] = {}
         self.firewalls: dict[int, FirewallRules | None] = {}
+        self.images: dict[str, int] = {}
+        self.routes: dict[str, str] = {}
 
     async def create(self, droplet: MachineSpec) -> None:
         self.specs[droplet.id] = droplet
@@ -79,3 +95,16 @@ class RecordsOnly:
 
     async def set_firewall(self, droplet_id: int, rules: FirewallRules | None) -> None:
         self.firewalls[droplet_id] = rules
+
+    async def snapshot(self, droplet_id: int, image: str) -> int:
+        self.images[image] = droplet_id
+        return 0
+
+    async def delete_snapshot(self, image: str) -> None:
+        self.images.pop(image, None)
+
+    async def route(self, reserved_ip: str, anchor: str | None) -> None:
+        if anchor is None:
+            self.routes.pop(reserved_ip, None)
+        else:
+            self.routes[reserved_ip] = anchor

@@ -1,0 +1,125 @@
+"""An API of the lab for one test, its machines on paper."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import requests
+from aiohttp import web
+
+from lab import settings
+from lab.digitalocean import Account, MachineSpec, RecordsOnly, make_app, make_control
+
+ROOT = Path(__file__).parents[2]
+CONTRACT = Path(os.environ.get("DIGITALOCEAN_CONTRACT", ROOT.parent / "shared" / "contracts" / "digitalocean-v2.json"))
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMzdSpYGjJyDZvwzYUoX1N8gBIqvtvTqEuGYNYkKE1sZ operator"
+# As `ssh-keygen -E md5 -l` prints it.
+KEY_FINGERPRINT = "3b:f4:f1:dd:c5:d1:ac:e0:79:a2:cc:4a:e0:aa:6c:61"
+FIRST_ADDRESS = settings.DROPLETS_GATEWAY.removesuffix(".1") + ".10"
+DROPLET = {"name": "alpha", "region": "fra1", "size": "s-1vcpu-1gb", "image": "debian-13-x64"}
+SSH = {"protocol": "tcp", "ports": "22", "sources": {"addresses": ["192.0.2.0/24", "2001:db8::/32"]}}
+# How long (s) a machine that is slow or busy may take; nothing waits without need.
+PATIENCE = 60
+OUT = {"protocol": "udp", "ports": "all", "destinations": {"addresses": ["0.0.0.0/0"]}}
+
+
+class Hardware(RecordsOnly):
+    """Machines that can be slow or broken, or do their work only when they are let."""
+
+    seconds = 0.0
+    broken = False
+    held = False
+
+    async def create(self, droplet: MachineSpec) -> None:
+        if self.broken:
+            raise RuntimeError("no such luck")
+        await asyncio.sleep(self.seconds)
+        await self._leave()
+        await super().create(droplet)
+
+    async def route(self, reserved_ip: str, anchor: str | None) -> None:
+        await self._leave()
+        await super().route(reserved_ip, anchor)
+
+    async def _leave(self) -> None:
+        while self.held:
+            await asyncio.sleep(0.01)
+
+
+class Lab:
+    """An API and its control interface in a thread of their own."""
+
+    def __init__(self, state: Path | None = None) -> None:
+        self.machines = Hardware()
+        self.zones: list[dict[str, Any]] = []
+        self._state = state
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        assert self._ready.wait(PATIENCE)
+
+    def _run(self) -> None:
+        self._loop.run_until_complete(self._serve())
+
+    async def _serve(self) -> None:
+        async def publish(zones: dict[str, Any]) -> None:
+            self.zones.append(zones)
+
+        self._stop = asyncio.Event()
+        account = Account(self._state, domains=["voip.test"], on_zones_changed=publish)
+        account.profile.update({"boot_seconds": 0.05, "address_seconds": 0.05, "action_seconds": 0.05})
+        runners = []
+        for app in (make_app(account, self.machines), make_control(account)):
+            runner = web.AppRunner(app, access_log=None)
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            runners.append(runner)
+        self.url, self.control_url = (f"http://127.0.0.1:{runner.addresses[0][1]}" for runner in runners)
+        self._ready.set()
+        await self._stop.wait()
+        for runner in runners:
+            await runner.cleanup()
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(PATIENCE)
+
+    def call(self, method: str, path: str, body: Any = None, token: str = "token") -> requests.Response:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return requests.request(method, f"{self.url}/v2{path}", json=body, headers=headers, timeout=PATIENCE)
+
+    def ok(self, method: str, path: str, body: Any = None) -> Any:
+        response = self.call(method, path, body)
+        assert response.ok, response.text
+        return response.json() if response.content else None
+
+    def refused(self, method: str, path: str, body: Any = None) -> tuple[int, str]:
+        response = self.call(method, path, body)
+        assert not response.ok
+        assert response.json()["request_id"] == response.headers["x-request-id"]
+        return response.status_code, response.json()["message"]
+
+    def control(self, method: str, path: str, body: Any = None) -> Any:
+        response = requests.request(method, self.control_url + path, json=body, timeout=PATIENCE)
+        assert response.ok, response.text
+        return response.json()
+
+    def active(self, **fields: Any) -> Any:
+        """Create a droplet and wait for its address."""
+        droplet = self.ok("POST", "/droplets", {**DROPLET, **fields})["droplet"]
+        return until(lambda: self.ok("GET", f"/droplets/{droplet['id']}")["droplet"], lambda d: d["networks"]["v4"])
+
+
+def until(read: Callable[[], Any], good: Callable[[Any], Any], seconds: float = PATIENCE) -> Any:
+    deadline = time.monotonic() + seconds
+    while not good(value := read()):
+        assert time.monotonic() < deadline, value
+        time.sleep(0.01)
+    return value
