@@ -14,8 +14,13 @@ description:
   - While a customer's droplet is being replaced, two carry the tag. The new one also carries C(sbc:successor), the old
     one C(sbc:retired) as soon as M(digitalocean_promotion) has begun. As long as there is either, none is created for
     the customer, and O(state=present) fails unless it is for the successor.
-  - Name and tags of an existing droplet are mended. Another region or image needs a new droplet, and another size a
-    resize; these are reported as RV(drift) with a warning, and left as they are.
+  - Name, tags, power and backups of an existing droplet are mended.
+  - Another size needs a resize, during which the droplet is off; it is made with O(resize) only. Only memory and CPUs
+    change, so that it can be taken back; the disk stays as large as it is.
+  - Another region, image or user_data, a size with a smaller disk, and monitoring, need a new droplet, since the API
+    has no call that changes them.
+  - Where a droplet differs in what may not, or cannot, be changed, the module fails before it changes anything, unless
+    O(accept_drift) is set.
 options:
   customer:
     description: The customer, which is the inventory's host name.
@@ -50,7 +55,8 @@ options:
     default: []
   user_data:
     description:
-      - The document for cloud-init; ASCII, 64 KiB at most. It counts at creation only, and is shown nowhere.
+      - The document for cloud-init; ASCII, 64 KiB at most. It is shown nowhere. The API does not give it back, so a
+        tag tells its digest; without O(user_data), or on a droplet without that tag, it is not compared.
     type: str
   successor:
     description:
@@ -66,7 +72,37 @@ options:
     elements: str
     default: []
   monitoring:
-    description: Whether DigitalOcean's metrics agent is installed. It counts at creation only.
+    description: Whether DigitalOcean's metrics agent is installed when the droplet is created.
+    type: bool
+    default: false
+  backups:
+    description: Whether DigitalOcean makes backups of the droplet, which it charges for.
+    type: bool
+    default: false
+  backup_policy:
+    description:
+      - When it makes them. What is not given is chosen by DigitalOcean, and left as it is later. Needs O(backups).
+    type: dict
+    suboptions:
+      plan:
+        description: How often.
+        type: str
+        choices: [daily, weekly]
+        required: true
+      weekday:
+        description: The day of a weekly backup.
+        type: str
+        choices: [SUN, MON, TUE, WED, THU, FRI, SAT]
+      hour:
+        description: The hour (UTC) at which the time for it begins.
+        type: int
+        choices: [0, 4, 8, 12, 16, 20]
+  resize:
+    description: Whether a droplet of another size is switched off, resized and switched on again.
+    type: bool
+    default: false
+  accept_drift:
+    description: Whether what would need a resize or a new droplet is only warned of, and left as it is.
     type: bool
     default: false
   timeout:
@@ -96,6 +132,18 @@ EXAMPLES = r"""
   delegate_to: localhost
   register: machine
 
+- name: It gets more memory, and is off for a minute
+  digitalocean_droplet:
+    customer: "{{ inventory_hostname }}"
+    name: "{{ sbc_fqdn }}"
+    region: fra1
+    size: s-1vcpu-2gb
+    image: debian-13-x64
+    backups: true
+    backup_policy: {plan: weekly, weekday: SUN, hour: 4}
+    resize: true
+  delegate_to: localhost
+
 - name: The customer has no droplet any more
   digitalocean_droplet:
     customer: "{{ inventory_hostname }}"
@@ -119,6 +167,8 @@ droplet:
     size: {description: Slug of its size., type: str}
     image: {description: Slug of its image; the number of an image without one., type: str}
     tags: {description: All its tags., type: list, elements: str}
+    backups: {description: Whether it is backed up., type: bool}
+    monitoring: {description: Whether the metrics agent was installed., type: bool}
     created_at: {description: When it was created (ISO 8601)., type: str}
   sample:
     id: 3164444
@@ -129,6 +179,8 @@ droplet:
     size: s-1vcpu-1gb
     image: debian-13-x64
     tags: [sbc, "sbc:customer:contoso"]
+    backups: false
+    monitoring: false
     created_at: "2026-11-20T10:00:00Z"
 created:
   description: Whether the droplet was, or would be, created by this task.
@@ -140,7 +192,9 @@ golden:
   type: str
   sample: sbc-golden-debian-13-x64-4be1a09dd2c7-20261120T100000Z
 drift:
-  description: What differs from the parameters and is not changed here (C(attribute), C(is), C(wanted), C(remedy)).
+  description: >-
+    What differs from the parameters and is accepted (C(attribute), C(is), C(wanted), C(remedy), which is C(resize) or
+    C(replacement)).
   returned: with state=present
   type: list
   elements: dict
@@ -175,6 +229,8 @@ USER_DATA_MOST = 64 * 1024
 UNSEEN_LONGEST = 30
 # Days after which a golden image lacks enough upgrades to say so.
 GOLDEN_LONGEST = 30
+# Seconds that a droplet has to shut down by itself.
+SHUTDOWN_LONGEST = 60
 
 
 class CustomersDroplet:
@@ -186,6 +242,8 @@ class CustomersDroplet:
         self.kind = "successor" if self.wanted["successor"] else "droplet"
         own = {SUCCESSOR_TAG} if self.wanted["successor"] else set()
         self.tags = sorted({COMMON_TAG, self.tag, *own, *self.wanted["tags"]})
+        given = self.wanted["backup_policy"] or {}
+        self.policy = {name: value for name, value in given.items() if value is not None}
 
     def household(self) -> dict[str, Resource]:
         """All droplets of the customer, by what they are. Raises ValueError if there are two of a kind."""
@@ -204,20 +262,18 @@ class CustomersDroplet:
             raise ValueError(unfinished(self.wanted["customer"]))
         if found is None:
             return self.create()
-        droplet = found
-        before, after = self.shown(found), self.mended(found)
+        if found["status"] == "archive":
+            raise ValueError(f"droplet {found['id']} of {self.wanted['customer']} is archived: restore it first")
+        droplet, drift = found, self.drift(found)
+        self.judge(found, drift)
+        before = self.shown(found)
+        after = self.mended(before, drift)
         if not self.module.check_mode:
-            if found["status"] == "archive":
-                raise ValueError(f"droplet {found['id']} of {self.wanted['customer']} is archived: restore it first")
             if found["status"] == "new" or not public_address(found):
                 droplet = self.wait_until_ready(found["id"])
-            droplet = self.mend(droplet)
-        drift = self.drift(found)
-        for each in drift:
-            self.module.warn(
-                f"droplet {found['id']} of {self.wanted['customer']}: {each['attribute']} is {each['is']}, "
-                f"{each['wanted']} is wanted: {each['remedy']}"
-            )
+            if before != after:
+                self.mend(found["id"], before, after)
+                droplet = self.wait_until_ready(found["id"])
         result = {"changed": before != after, "created": False, "droplet": self.summary(droplet), "drift": drift}
         return result | ({"diff": {"before": before, "after": after}} if before != after else {})
 
@@ -231,12 +287,16 @@ class CustomersDroplet:
         body["image"] = golden.id if golden else int(wanted["image"]) if wanted["image"].isdigit() else wanted["image"]
         body["ssh_keys"] = [int(key) if key.isdigit() else key for key in wanted["ssh_keys"]]
         body["tags"] = self.tags + ([user_data_tag(user_data)] if user_data else [])
+        if wanted["backups"]:
+            body["backups"] = True
+            if self.policy:
+                body["backup_policy"] = self.policy
         diff = {"before": {}, "after": dict(body)}
         if user_data:
             body["user_data"] = user_data
         if self.module.check_mode:
             droplet = self.summary({"size_slug": wanted["size"], "tags": body["tags"], "name": wanted["name"]})
-            droplet |= {"region": wanted["region"], "image": wanted["image"]}
+            droplet |= {name: wanted[name] for name in ("region", "image", "backups", "monitoring")}
         else:
             made = self.client.create("droplets", "droplet", body, self.find)
             droplet = self.summary(self.wait_until_ready(made["id"]))
@@ -273,50 +333,112 @@ class CustomersDroplet:
             self.client.destroy_droplet(number, self.wanted["timeout"])
         return {"changed": True, "diff": {"before": self.shown(found), "after": {}}}
 
-    def mended(self, droplet: Resource) -> Resource:
-        kept = {tag for tag in droplet["tags"] if not tag.startswith(TAG_PREFIX) or tag.startswith(USER_DATA_PREFIX)}
-        return {
-            "name": self.wanted["name"],
-            "status": "active" if droplet["status"] == "off" else droplet["status"],
-            "tags": sorted(kept | set(self.tags)),
+    def shown(self, droplet: Resource) -> Resource:
+        """What of a droplet can be mended."""
+        backups = "backups" in droplet["features"]
+        shown = {
+            "name": droplet["name"],
+            "status": droplet["status"],
+            "size": droplet["size_slug"],
+            "tags": sorted(droplet["tags"]),
+            "backups": backups,
         }
+        if self.policy:
+            shown["backup_policy"] = self.present_policy(droplet["id"]) if backups else {}
+        return shown
 
-    @staticmethod
-    def shown(droplet: Resource) -> Resource:
-        return {"name": droplet["name"], "status": droplet["status"], "tags": sorted(droplet["tags"])}
+    def present_policy(self, number: int) -> Resource:
+        """As much of the droplet's backup policy as is wanted of it."""
+        policy = self.client.call("GET", f"droplets/{number}/backups/policy")["policy"].get("backup_policy") or {}
+        return {name: policy.get(name) for name in self.policy}
 
-    def mend(self, droplet: Resource) -> Resource:
-        """Bring name, tags and power to what is wanted; returns the droplet as it is then."""
-        number, before, after = droplet["id"], self.shown(droplet), self.mended(droplet)
-        if before == after:
-            return droplet
+    def mended(self, before: Resource, drift: list[Resource]) -> Resource:
+        kept = {tag for tag in before["tags"] if not tag.startswith(TAG_PREFIX) or tag.startswith(USER_DATA_PREFIX)}
+        after = before | {
+            "name": self.wanted["name"],
+            "status": "active" if before["status"] == "off" else before["status"],
+            "tags": sorted(kept | set(self.tags)),
+            "backups": self.wanted["backups"],
+        }
+        if not any(each["attribute"] == "size" for each in drift):
+            after["size"] = self.wanted["size"]
+        if self.policy:
+            after["backup_policy"] = self.policy
+        return after
+
+    def mend(self, number: int, before: Resource, after: Resource) -> None:
+        """Bring an active droplet, or one that is off, to what is wanted."""
         for tag in sorted(set(after["tags"]) - set(before["tags"])):
             self.client.tag_droplet(number, tag)
         for tag in sorted(set(before["tags"]) - set(after["tags"])):
             self.client.untag_droplet(number, tag)
         if after["name"] != before["name"]:
             self.act(number, {"type": "rename", "name": after["name"]}, lambda seen: seen["name"] == after["name"])
-        if after["status"] != before["status"]:
-            self.act(number, {"type": "power_on"}, lambda seen: seen["status"] == "active")
-        return self.wait_until_ready(number)
+        self.mend_backups(number, before, after)
+        if after["size"] != before["size"]:
+            self.resize(number, before["status"])
+        elif after["status"] != before["status"]:
+            self.switch_on(number)
 
-    def act(self, number: int, body: Resource, done: Callable[[Resource], bool]) -> None:
-        """Have an action carried out; one that was, although its answer got lost, is refused when it is repeated."""
+    def mend_backups(self, number: int, before: Resource, after: Resource) -> None:
+        policy = {"backup_policy": self.policy} if self.policy else {}
+        if after["backups"] != before["backups"]:
+            body = {"type": "enable_backups", **policy} if after["backups"] else {"type": "disable_backups"}
+            self.act(number, body, lambda seen: ("backups" in seen["features"]) == after["backups"])
+        elif after.get("backup_policy") != before.get("backup_policy"):
+            body = {"type": "change_backup_policy", **policy}
+            self.act(number, body, lambda seen: self.present_policy(seen["id"]) == self.policy)
+
+    def resize(self, number: int, status: str) -> None:
+        """Off, another size, and on again whatever comes of it."""
+        size = self.wanted["size"]
+        if status != "off":
+            self.switch_off(number)
         try:
-            action = self.client.call("POST", f"droplets/{number}/actions", body, repeatable=True)["action"]
+            body = {"type": "resize", "size": size, "disk": False}
+            self.act(number, body, lambda seen: seen["size_slug"] == size)
+        finally:
+            self.switch_on(number)
+
+    def switch_off(self, number: int) -> None:
+        """Let it shut down; one that does not is switched off."""
+
+        def is_off(seen: Resource) -> bool:
+            return bool(seen["status"] == "off")
+
+        try:
+            self.act(number, {"type": "shutdown"}, is_off, SHUTDOWN_LONGEST)
+            for _ in patiently(SHUTDOWN_LONGEST, f"droplet {number} does not shut down"):
+                if is_off(self.client.call("GET", f"droplets/{number}")["droplet"]):
+                    return
+        except ValueError:
+            self.act(number, {"type": "power_off"}, is_off)
+
+    def switch_on(self, number: int) -> None:
+        self.act(number, {"type": "power_on"}, lambda seen: seen["status"] == "active")
+
+    def act(self, number: int, body: Resource, done: Callable[[Resource], bool], timeout: float | None = None) -> None:
+        """Have an action carried out; one that was, although its answer got lost, is refused when it is repeated.
+
+        Raises ApiError, and ValueError if it fails or is not completed in time.
+        """
+        try:
+            begun = self.client.call("POST", f"droplets/{number}/actions", body, repeatable=True)["action"]
         except ApiError:
             seen = self.client.get(f"droplets/{number}", "droplet")
             if seen and done(seen):
                 return
             raise
-        for _ in patiently(
-            self.wanted["timeout"], f"action {action['id']} ({body['type']}) of droplet {number} is not completed"
-        ):
-            if action["status"] == "completed":
+        name = f"action {begun['id']} ({body['type']}) of droplet {number}"
+        action: Resource | None = begun
+        path = f"actions/{begun['id']}"
+        for _ in patiently(self.wanted["timeout"] if timeout is None else timeout, f"{name} is not completed"):
+            # A fresh one may be unknown for a moment.
+            if action and action["status"] == "completed":
                 return
-            if action["status"] == "errored":
-                raise ValueError(f"action {action['id']} ({body['type']}) of droplet {number} failed at DigitalOcean")
-            action = self.client.call("GET", f"actions/{action['id']}")["action"]
+            if action and action["status"] == "errored":
+                raise ValueError(f"{name} failed at DigitalOcean")
+            action = self.client.get(path, "action")
 
     def wait_until_ready(self, number: int) -> Resource:
         """The droplet, once it is switched on and has its address; a fresh one may be unknown for a moment."""
@@ -329,21 +451,64 @@ class CustomersDroplet:
                 return droplet
         raise ValueError(f"droplet {number} has vanished: its creation failed at DigitalOcean, or someone destroyed it")
 
+    def judge(self, droplet: Resource, drift: list[Resource]) -> None:
+        """Raises ValueError if there is drift that is neither to be mended nor accepted."""
+        if not drift:
+            return
+        customer = self.wanted["customer"]
+        kinds = {each["remedy"] for each in drift}
+        reasons = "; ".join(f"{each['attribute']} is {each['is']}, {each['wanted']} is wanted" for each in drift)
+        about = f"{' and '.join(sorted(kinds))} required for droplet {droplet['id']} of {customer}: {reasons}"
+        if self.wanted["accept_drift"]:
+            self.module.warn(f"{about}. It is left as it is")
+            return
+        ways = []
+        if "replacement" in kinds:
+            again = " with -e replacement_abandon=true, and then without" if self.kind == "successor" else ""
+            ways.append(f"run `ansible-playbook playbooks/replace.yml --limit {customer}`{again}")
+        if "resize" in kinds:
+            ways.append("allow the resize with -e droplet_allow_resize=true (the droplet is off meanwhile)")
+        off = " It is switched off, and stays so." if droplet["status"] == "off" else ""
+        raise ValueError(
+            f"{about}. Nothing was changed.{off} To mend it, {' and '.join(ways)}; to leave it, set "
+            f"droplet_accept_drift: true"
+        )
+
     def drift(self, droplet: Resource) -> list[Resource]:
-        summary, image, wanted = self.summary(droplet), droplet["image"], self.wanted
-        differences = [
-            (name, remedy)
-            for name, remedy in (("region", "a replacement is required"), ("size", "a resize is required"))
-            if summary[name] != wanted[name]
-        ]
+        """What differs and is not going to be mended. Raises ValueError if the wanted size cannot be had."""
+        found, image, wanted = self.summary(droplet), droplet["image"], self.wanted
+        drift = [(name, found[name], wanted[name]) for name in ("region",) if found[name] != wanted[name]]
         # A retired image loses its slug: then there is nothing to compare with.
         known = image.get("slug") or base_of(image)
         if wanted["image"] not in (known, str(image["id"])) and known:
-            differences.append(("image", "a replacement is required"))
-        return [
-            {"attribute": name, "is": summary[name], "wanted": wanted[name], "remedy": remedy}
-            for name, remedy in differences
-        ]
+            drift.append(("image", known, wanted["image"]))
+        made_with = [tag for tag in droplet["tags"] if tag.startswith(USER_DATA_PREFIX)]
+        if wanted["user_data"] and made_with and made_with != [user_data_tag(wanted["user_data"])]:
+            digests = [tag.removeprefix(USER_DATA_PREFIX) for tag in (*made_with, user_data_tag(wanted["user_data"]))]
+            drift.append(("user_data", f"of digest {' and '.join(digests[:-1])}", digests[-1]))
+        # One that is being created may not tell its features yet.
+        if found["monitoring"] != wanted["monitoring"] and found["status"] != "new":
+            words = {True: "installed", False: "not installed"}
+            drift.append(("monitoring", words[found["monitoring"]], words[wanted["monitoring"]]))
+        differences = [(*each, "replacement") for each in drift]
+        if found["size"] != wanted["size"]:
+            differences += self.size_drift(droplet)
+        return [dict(zip(("attribute", "is", "wanted", "remedy"), each, strict=True)) for each in differences]
+
+    def size_drift(self, droplet: Resource) -> list[tuple[str, str, str, str]]:
+        """Whether the other size takes a resize that is not allowed, or a new droplet.
+
+        Raises ValueError if there is no such size in the droplet's region.
+        """
+        size, region = self.wanted["size"], droplet["region"]["slug"]
+        offers = {each["slug"]: each for each in self.client.get_all("sizes", "sizes")}
+        offer = offers.get(size)
+        if not offer or not offer["available"] or region not in offer["regions"]:
+            raise ValueError(f"size {size} of droplet {droplet['id']} is not on offer in {region}: choose another one")
+        if offer["disk"] < droplet["disk"]:
+            disks = f"(disk {droplet['disk']} GiB)", f"(disk {offer['disk']} GiB)"
+            return [("size", f"{droplet['size_slug']} {disks[0]}", f"{size} {disks[1]}", "replacement")]
+        return [] if self.wanted["resize"] else [("size", droplet["size_slug"], size, "resize")]
 
     @staticmethod
     def summary(droplet: Resource) -> Resource:
@@ -357,6 +522,8 @@ class CustomersDroplet:
             "size": droplet["size_slug"],
             "image": image.get("slug") or str(image.get("id", "")),
             "tags": sorted(droplet["tags"]),
+            "backups": "backups" in droplet.get("features", ()),
+            "monitoring": "monitoring" in droplet.get("features", ()),
             "created_at": droplet.get("created_at"),
         }
 
@@ -367,10 +534,20 @@ def work(module: AnsibleModule, client: Client) -> Resource:
         return droplet.absent()
     if module.params["droplet_id"] is not None:
         raise ValueError("droplet_id is for state=absent only")
+    policy = module.params["backup_policy"]
+    if policy and not module.params["backups"]:
+        raise ValueError("backup_policy needs backups: true")
+    if policy and policy["weekday"] and policy["plan"] == "daily":
+        raise ValueError("backup_policy: weekday is for a weekly plan only")
     return droplet.present()
 
 
 def main() -> None:
+    policy = {
+        "plan": {"type": "str", "choices": ["daily", "weekly"], "required": True},
+        "weekday": {"type": "str", "choices": ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]},
+        "hour": {"type": "int", "choices": [0, 4, 8, 12, 16, 20]},
+    }
     spec: Resource = {name: {"type": "str"} for name in ("name", "region", "size", "image")}
     spec |= {
         "customer": {"type": "str", "required": True},
@@ -380,6 +557,10 @@ def main() -> None:
         "tags": {"type": "list", "elements": "str", "default": []},
         "packages": {"type": "list", "elements": "str", "default": []},
         "monitoring": {"type": "bool", "default": False},
+        "backups": {"type": "bool", "default": False},
+        "backup_policy": {"type": "dict", "options": policy},
+        "resize": {"type": "bool", "default": False},
+        "accept_drift": {"type": "bool", "default": False},
         "timeout": {"type": "int", "default": 300},
         "droplet_id": {"type": "int"},
     }

@@ -194,14 +194,55 @@ class TestDroplet:
         assert run_module("digitalocean_droplet", **DROPLET)["droplet"]["status"] == "active"
         assert not run_module("digitalocean_droplet", **DROPLET)["changed"]
 
-    def test_drift_is_told_and_left(self, api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    @pytest.mark.parametrize(
+        ("other", "reason"),
+        [
+            ({"region": "ams3"}, "replacement required for droplet NUMBER of contoso: region is fra1, ams3 is wanted"),
+            ({"image": "debian-12-x64"}, "image is debian-13-x64, debian-12-x64 is wanted"),
+            ({"monitoring": True}, "monitoring is not installed, installed is wanted"),
+            ({"user_data": "#cloud-config\nx: y\n"}, "user_data is of digest 88c95955b024, 3fe5bea09245 is wanted"),
+            ({"size": "s-1vcpu-512mb-10gb"}, "size is s-1vcpu-1gb (disk 25 GiB), s-1vcpu-512mb-10gb (disk 10 GiB) is"),
+            (
+                {"size": "s-1vcpu-2gb"},
+                "resize required for droplet NUMBER of contoso: size is s-1vcpu-1gb, s-1vcpu-2gb",
+            ),
+            ({"region": "ams3", "size": "s-1vcpu-2gb"}, "replacement and resize required"),
+        ],
+    )
+    def test_what_cannot_be_mended_is_refused(self, api: Api, other: dict[str, Any], reason: str) -> None:
+        made_with: dict[str, Any] = {"user_data": "#cloud-config\n"}
+        number = run_module("digitalocean_droplet", **DROPLET, **made_with)["droplet"]["id"]
+        api.requests()
+        # Not even what could be mended is: the name.
+        message = failure("digitalocean_droplet", **(DROPLET | made_with | {"name": "sbc2.example.com"} | other))
+        assert reason.replace("NUMBER", str(number)) in message
+        assert "Nothing was changed" in message
+        assert ("playbooks/replace.yml --limit contoso" in message) == ("replacement" in message)
+        assert ("droplet_allow_resize=true" in message) == ("resize required" in message)
+        assert "droplet_accept_drift: true" in message
+        assert wrote(api.requests()) == []
+
+    def test_drift_that_is_accepted_is_told_and_left(self, api: Api, capsys: pytest.CaptureFixture[str]) -> None:
         run_module("digitalocean_droplet", **DROPLET)
         other: dict[str, Any] = {"region": "ams3", "size": "s-1vcpu-2gb", "image": "debian-12-x64"}
-        result = run_module("digitalocean_droplet", **(DROPLET | other))
+        result = run_module("digitalocean_droplet", **(DROPLET | other), accept_drift=True)
         assert not result["changed"]
         assert {each["attribute"]: each["wanted"] for each in result["drift"]} == other
+        assert {each["attribute"]: each["remedy"] for each in result["drift"]}["size"] == "resize"
         # Where Ansible's own engine is loaded in the same process, warnings go to the terminal instead.
-        assert "a resize is required" in f"{result.get('warnings')} {capsys.readouterr().err}"
+        assert "It is left as it is" in f"{result.get('warnings')} {capsys.readouterr().err}"
+
+    def test_a_size_that_is_not_on_offer(self, api: Api) -> None:
+        run_module("digitalocean_droplet", **(DROPLET | {"region": "lon1"}))
+        for size in ("s-1vcpu-512mb-10gb", "s-9vcpu"):
+            wanted = DROPLET | {"region": "lon1", "size": size}
+            assert f"size {size} of droplet" in failure("digitalocean_droplet", **wanted, resize=True)
+
+    def test_user_data_is_compared_where_both_sides_know_it(self, api: Api) -> None:
+        api.droplet("sbc:customer:contoso", "sbc")
+        assert not run_module("digitalocean_droplet", **DROPLET, user_data="#cloud-config\n")["changed"]
+        run_module("digitalocean_droplet", **(DROPLET | {"customer": "fabrikam"}), user_data="#cloud-config\n")
+        assert not run_module("digitalocean_droplet", **(DROPLET | {"customer": "fabrikam"}))["changed"]
 
     def test_a_successor_is_built_beside_it_and_is_not_it(self, api: Api) -> None:
         old = run_module("digitalocean_droplet", **DROPLET)["droplet"]["id"]
