@@ -67,7 +67,8 @@ options:
     description:
       - Tags beside C(sbc) and C(sbc:customer:CUSTOMER), which a droplet always gets, and C(sbc:user-data:DIGEST), which
         tells the O(user_data) it was created with.
-      - A tag that begins with C(sbc:) and is not named here is taken off an existing droplet; other tags stay.
+      - A tag that begins with C(sbc:) and is not named here is taken off an existing droplet; other tags stay. Those
+        that tell what a droplet is cannot be named here.
     type: list
     elements: str
     default: []
@@ -207,6 +208,7 @@ from datetime import UTC, datetime
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.digitalocean import (
     COMMON_TAG,
+    RETIRED_TAG,
     SUCCESSOR_TAG,
     TAG_PREFIX,
     USER_DATA_PREFIX,
@@ -532,6 +534,11 @@ def work(module: AnsibleModule, client: Client) -> Resource:
     droplet = CustomersDroplet(module, client)
     if module.params["state"] == "absent":
         return droplet.absent()
+    telling = (customer_tag(""), SUCCESSOR_TAG, RETIRED_TAG, USER_DATA_PREFIX)
+    if wrong := [tag for tag in module.params["tags"] if tag.startswith(telling)]:
+        raise ValueError(
+            f"tags: {', '.join(wrong)} would make it another droplet: such tags are given by this module only"
+        )
     if module.params["droplet_id"] is not None:
         raise ValueError("droplet_id is for state=absent only")
     policy = module.params["backup_policy"]

@@ -244,6 +244,95 @@ class TestDroplet:
         run_module("digitalocean_droplet", **(DROPLET | {"customer": "fabrikam"}), user_data="#cloud-config\n")
         assert not run_module("digitalocean_droplet", **(DROPLET | {"customer": "fabrikam"}))["changed"]
 
+    def test_a_resize_that_is_allowed(self, api: Api) -> None:
+        number = run_module("digitalocean_droplet", **DROPLET)["droplet"]["id"]
+        wanted: dict[str, Any] = DROPLET | {"size": "s-1vcpu-2gb", "resize": True}
+        foretold = run_module("digitalocean_droplet", check=True, **wanted)
+        api.requests()
+        result = run_module("digitalocean_droplet", **wanted)
+        assert foretold["diff"] == result["diff"]
+        assert (result["diff"]["before"]["size"], result["diff"]["after"]["size"]) == ("s-1vcpu-1gb", "s-1vcpu-2gb")
+        assert wrote(api.requests()) == [f"POST droplets/{number}/actions 201"] * 3
+        droplet = api.client.call("GET", f"droplets/{number}")["droplet"]
+        assert (droplet["status"], droplet["size_slug"], droplet["disk"]) == ("active", "s-1vcpu-2gb", 25)
+        assert not run_module("digitalocean_droplet", **wanted)["changed"]
+        # The disk is as it was, so there is a way back.
+        assert run_module("digitalocean_droplet", **DROPLET, resize=True)["droplet"]["size"] == "s-1vcpu-1gb"
+
+    def test_a_resize_that_fails_leaves_it_on(self, api: Api) -> None:
+        number = run_module("digitalocean_droplet", **DROPLET)["droplet"]["id"]
+        api.fault("404", "POST", "droplets/*/actions", count=1, after=1)
+        wanted: dict[str, Any] = DROPLET | {"size": "s-1vcpu-2gb", "resize": True}
+        assert "404" in failure("digitalocean_droplet", **wanted)
+        assert api.client.call("GET", f"droplets/{number}")["droplet"]["status"] == "active"
+        assert run_module("digitalocean_droplet", **wanted)["droplet"]["size"] == "s-1vcpu-2gb"
+
+    def test_a_resize_that_was_cut_off_is_finished(self, api: Api) -> None:
+        number = run_module("digitalocean_droplet", **DROPLET)["droplet"]["id"]
+        api.client.call("POST", f"droplets/{number}/actions", {"type": "power_off"})
+        wanted: dict[str, Any] = DROPLET | {"size": "s-1vcpu-2gb"}
+        while api.client.call("GET", f"droplets/{number}")["droplet"]["status"] != "off":
+            pass
+        assert "It is switched off, and stays so" in failure("digitalocean_droplet", **wanted)
+        result = run_module("digitalocean_droplet", **wanted, resize=True)["droplet"]
+        assert (result["status"], result["size"]) == ("active", "s-1vcpu-2gb")
+
+    @pytest.mark.parametrize("kind", ["lost", "dropped"])
+    @pytest.mark.parametrize("step", range(3))
+    def test_a_resize_survives_a_bad_answer(self, api: Api, kind: str, step: int) -> None:
+        run_module("digitalocean_droplet", **DROPLET)
+        api.fault(kind, "POST", "droplets/*/actions", count=1, after=step)
+        wanted: dict[str, Any] = DROPLET | {"size": "s-1vcpu-2gb", "resize": True}
+        result = run_module("digitalocean_droplet", **wanted)["droplet"]
+        assert (result["status"], result["size"]) == ("active", "s-1vcpu-2gb")
+
+    def test_backups_and_their_policy_are_mended(self, api: Api) -> None:
+        number = run_module("digitalocean_droplet", **DROPLET)["droplet"]["id"]
+
+        def policy() -> dict[str, Any] | None:
+            answer = api.client.call("GET", f"droplets/{number}/backups/policy")["policy"]
+            return answer["backup_policy"] if answer["backup_enabled"] else None
+
+        weekly: dict[str, Any] = {"backups": True, "backup_policy": {"plan": "weekly", "weekday": "SUN", "hour": 4}}
+        later: dict[str, Any] = {"backups": True, "backup_policy": {"plan": "weekly", "hour": 8}}
+        for wanted in (weekly, later, {}):
+            foretold = run_module("digitalocean_droplet", check=True, **DROPLET, **wanted)
+            api.requests()
+            done = run_module("digitalocean_droplet", **DROPLET, **wanted)
+            assert foretold["diff"] == done["diff"]
+            assert done["droplet"]["backups"] == bool(wanted)
+            assert wrote(api.requests()) == [f"POST droplets/{number}/actions 201"]
+            assert not run_module("digitalocean_droplet", **DROPLET, **wanted)["changed"]
+            assert len(api.requests()) == (2 if wanted else 1)
+            found = policy()
+            assert (found is not None) == bool(wanted)
+            assert (found or {}).items() >= wanted.get("backup_policy", {}).items()
+
+    def test_backups_from_the_beginning(self, api: Api) -> None:
+        policy = {"plan": "daily", "hour": 4}
+        made = run_module("digitalocean_droplet", **DROPLET, backups=True, backup_policy=policy)["droplet"]
+        assert made["backups"]
+        api.requests()
+        assert not run_module("digitalocean_droplet", **DROPLET, backups=True, backup_policy=policy)["changed"]
+        # What is not asked for is not asked about.
+        assert not run_module("digitalocean_droplet", **DROPLET, backups=True)["changed"]
+        assert len(api.requests()) == 3
+
+    @pytest.mark.parametrize("kind", ["lost", "422pending"])
+    def test_backups_survive_a_bad_answer(self, api: Api, kind: str) -> None:
+        run_module("digitalocean_droplet", **DROPLET)
+        evenings = {"plan": "daily", "hour": 20}
+        wishes: list[dict[str, Any]] = [{"backups": True}, {"backups": True, "backup_policy": evenings}, {}]
+        for wanted in wishes:
+            api.fault(kind, "POST", "droplets/*/actions", count=1)
+            assert run_module("digitalocean_droplet", **DROPLET, **wanted)["changed"]
+            assert not run_module("digitalocean_droplet", **DROPLET, **wanted)["changed"]
+
+    def test_what_cannot_be_a_policy(self, api: Api) -> None:
+        assert "needs backups: true" in failure("digitalocean_droplet", **DROPLET, backup_policy={"plan": "daily"})
+        daily = {"plan": "daily", "weekday": "SUN"}
+        assert "weekly plan only" in failure("digitalocean_droplet", **DROPLET, backups=True, backup_policy=daily)
+
     def test_a_successor_is_built_beside_it_and_is_not_it(self, api: Api) -> None:
         old = run_module("digitalocean_droplet", **DROPLET)["droplet"]["id"]
         made = run_module("digitalocean_droplet", **DROPLET, successor=True)
@@ -279,6 +368,10 @@ class TestDroplet:
         for tags in ([], ["sbc:retired"]):
             api.droplet("sbc:customer:contoso", *tags)
         assert "was not finished" in failure("digitalocean_droplet", **DROPLET, successor=True)
+
+    @pytest.mark.parametrize("tag", ["sbc:customer:fabrikam", "sbc:successor", "sbc:retired", "sbc:user-data:0"])
+    def test_a_tag_that_would_make_it_another_droplet(self, api: Api, tag: str) -> None:
+        assert f"{tag} would make it another droplet" in failure("digitalocean_droplet", **DROPLET, tags=["x", tag])
 
     def test_its_tag_tells_the_user_data_and_stays(self, api: Api) -> None:
         made = run_module("digitalocean_droplet", **DROPLET, user_data="#cloud-config\n")
