@@ -24,9 +24,16 @@ options:
   replace:
     description:
       - Whether a key that is known, but whose private half is not here, may be replaced by a new one. Only while no
-        droplet has it; otherwise the noted key stays, since it is the only way to recognise the droplet.
+        droplet has it; otherwise every noted key stays, since it is the only way to recognise the droplet.
     type: bool
     default: true
+  beside:
+    description:
+      - Whether a new key is made, and noted beside the one that is known, if the private half of that is not here. For
+        a second droplet of the host, while the first is in use. Both keys are good for the host until one is asked for
+        with O(replace).
+    type: bool
+    default: false
   state:
     description: Whether the key shall exist and be known. An existing key is never replaced.
     type: str
@@ -142,16 +149,15 @@ class HostKey:
         with self.locked():
             before = self.lines()
             noted = [" ".join(line.split()[1:3]) for line in before if line.split()[:1] == [self.host]]
-            kept = present and bool(noted) and not self.private.exists() and not self.module.params["replace"]
+            stays = present and (self.module.params["beside"] or not self.module.params["replace"])
+            kept = stays and bool(noted) and not self.private.exists() and not self.module.params["beside"]
             had_key = self.private.exists() or kept
             if present and not had_key and not self.module.check_mode:
                 self.make()
             key = noted[0] if kept else self.public_key() if present else None
-            after = [line for line in before if line.split()[:1] != [self.host]]
-            if key:
-                after.append(f"{self.host} {key}")
-            elif present:
-                after.append(f"{self.host} ssh-ed25519 (to be made)")
+            after = [line for line in before if stays or line.split()[:1] != [self.host]]
+            if present and not (stays and key in noted):
+                after.append(f"{self.host} {key or 'ssh-ed25519 (to be made)'}")
             if sorted(before) == sorted(after):
                 after = before
             elif not self.module.check_mode:
@@ -180,6 +186,7 @@ def main() -> None:
         "host": {"type": "str", "required": True},
         "state_dir": {"type": "path", "required": True},
         "replace": {"type": "bool", "default": True},
+        "beside": {"type": "bool", "default": False},
         "state": {"choices": ["present", "absent"], "default": "present"},
     }
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)

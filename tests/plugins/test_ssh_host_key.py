@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,22 @@ def test_what_is_lost_is_made_again_from_the_private_key(tmp_path: Path) -> None
         "fabrikam ssh-ed25519 AAAA",
         f"contoso {made['public_key']}",
     ]
+
+
+def test_what_a_droplet_has_is_not_forgotten_while_another_is_built(tmp_path: Path) -> None:
+    """The private half is with a colleague, who made the droplet that is in use."""
+    (tmp_path / "known_hosts").write_text("contoso ssh-ed25519 BBBB\n")
+    in_use: dict[str, Any] = {"host": "contoso", "state_dir": str(tmp_path), "replace": False}
+    assert run_module("ssh_host_key", **in_use)["public_key"] == "ssh-ed25519 BBBB"
+    foretold = run_module("ssh_host_key", check=True, **in_use, beside=True)
+    made = run_module("ssh_host_key", **in_use, beside=True)
+    assert foretold["changed"]
+    both = ["contoso ssh-ed25519 BBBB", f"contoso {made['public_key']}"]
+    assert Path(made["known_hosts"]).read_text().splitlines() == both
+    for again in ({"beside": True}, {}):
+        assert not run_module("ssh_host_key", **in_use, **again)["changed"]
+    assert run_module("ssh_host_key", host="contoso", state_dir=str(tmp_path))["changed"]
+    assert Path(made["known_hosts"]).read_text().splitlines() == both[1:]
 
 
 def test_absent(tmp_path: Path) -> None:
