@@ -120,6 +120,8 @@ class Account:
         self.on_zones_changed = on_zones_changed
         self.traffic = Traffic()
         self.refused_tokens: set[str] = set()
+        # Tokens with custom scopes; all others may do everything.
+        self.scopes: dict[str, frozenset[str]] = {}
         self.machines: Machines = RecordsOnly()
         self._state_file = state_file
         self._network = network
@@ -179,6 +181,7 @@ class Account:
         self._begin()
         self._published = None
         self.refused_tokens.clear()
+        self.scopes.clear()
         self.traffic.clear()
         await self.commit()
 

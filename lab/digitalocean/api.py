@@ -6,6 +6,7 @@ Shapes follow the published OpenAPI document. Droplets cannot be destroyed by ta
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
+from lab.digitalocean import scopes
 from lab.digitalocean.account import Account
 from lab.digitalocean.catalogue import JSON
 from lab.digitalocean.errors import ApiError, not_found, pending_event
@@ -53,15 +55,17 @@ async def _record(request: web.Request, handler: Handler) -> web.StreamResponse:
     account = request.app[ACCOUNT]
     began = time.time()
     request_id = request[_REQUEST_ID] = str(uuid.uuid4())
-    remaining, reset = account.traffic.quota()
+    limit = account.profile.requests_per_hour
+    remaining, reset = account.traffic.quota(limit)
     body = await request.read()  # as long as there is a connection to read from
     response: web.StreamResponse | None = None
     try:
-        response = await handler(request)
+        # The hour's limit has no retry-after: its end is ratelimit-reset.
+        response = _too_many(request, None) if remaining < 0 else await handler(request)
         response.headers.update(
             {
-                "ratelimit-limit": str(REQUESTS_PER_HOUR),
-                "ratelimit-remaining": str(remaining),
+                "ratelimit-limit": str(limit or REQUESTS_PER_HOUR),
+                "ratelimit-remaining": str(max(0, remaining)),
                 "ratelimit-reset": str(reset),
                 "x-request-id": request_id,
             }
@@ -148,6 +152,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         if wait is not None:
             return _too_many(request, wait)
     try:
+        await _check_scopes(request, account.scopes.get(token.strip()))
         response = await handler(request)
     except ApiError as error:
         return _error(request, error)
@@ -155,6 +160,25 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _error(request, not_found())
     if request.method != "GET":
         await account.commit()
+    return _as_seen(response, account.scopes.get(token.strip()))
+
+
+async def _check_scopes(request: web.Request, given: frozenset[str] | None) -> None:
+    """Raises ApiError 403 if the token has scopes, and not those of the call."""
+    resource = request.match_info.route.resource
+    if given is None or resource is None:
+        return
+    try:
+        body = json.loads(await request.text() or "{}")
+    except ValueError:
+        body = None
+    scopes.check(given, request.method, resource.canonical.removesuffix("{slash}"), body)
+
+
+def _as_seen(response: web.StreamResponse, given: frozenset[str] | None) -> web.StreamResponse:
+    """The answer as far as the token's scopes show it."""
+    if given is not None and isinstance(response, web.Response) and response.text:
+        response.text = json.dumps(scopes.visible(given, json.loads(response.text)))
     return response
 
 

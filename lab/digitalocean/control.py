@@ -17,9 +17,9 @@ from lab.digitalocean.traffic import Fault
 def make_control(account: Account) -> web.Application:
     """An application with the account's routes; more can be added to its router before it runs.
 
-    GET /state, POST /reset, GET/POST/DELETE /faults, GET/DELETE /requests, POST/DELETE /tokens/refuse, GET/POST
-    /account, and GET/DELETE /exchanges, whose DELETE answers with what it takes away; a reset leaves them. A wrong
-    request answers 400 with one sentence.
+    GET /state, POST /reset, GET/POST/DELETE /faults, GET/DELETE /requests, POST/DELETE /tokens/refuse, POST/DELETE
+    /tokens/scopes, GET/POST /account, and GET/DELETE /exchanges, whose DELETE answers with what it takes away; a reset
+    leaves them. A wrong request answers 400 with one sentence.
     """
 
     async def state(request: web.Request) -> web.Response:
@@ -62,6 +62,17 @@ def make_control(account: Account) -> web.Application:
         account.refused_tokens.clear()
         return web.json_response({})
 
+    async def limit_token(request: web.Request) -> web.Response:
+        body = await _json(request)
+        if not isinstance(body["scopes"], list):
+            raise ValueError(f"scopes = {body['scopes']!r}: must be a list like droplet:read, domain:update")
+        account.scopes[str(body["token"])] = frozenset(map(str, body["scopes"]))
+        return web.json_response({})
+
+    async def unlimit_tokens(request: web.Request) -> web.Response:
+        account.scopes.clear()
+        return web.json_response({})
+
     async def profile(request: web.Request) -> web.Response:
         return web.json_response(asdict(account.profile))
 
@@ -84,6 +95,8 @@ def make_control(account: Account) -> web.Application:
             web.delete("/exchanges", exchanges),
             web.post("/tokens/refuse", refuse_token),
             web.delete("/tokens/refuse", accept_tokens),
+            web.post("/tokens/scopes", limit_token),
+            web.delete("/tokens/scopes", unlimit_tokens),
             web.get("/account", profile),
             web.post("/account", change_profile),
         ]

@@ -154,11 +154,15 @@ class Traffic:
         arrivals.append(time.time())
         return None
 
-    def quota(self) -> tuple[int, int]:
-        """Count one request in the hour; return how many are left and when (Unix seconds) the oldest expires."""
+    def quota(self, limit: int) -> tuple[int, int]:
+        """Count one request in the hour; return how many are left and when (Unix seconds) the oldest expires.
+
+        Where there is no limit (0) it is the usual one that is told, and the last request of it never comes.
+        """
         arrivals = self._window("hour", 3600)
         arrivals.append(time.time())
-        return max(0, REQUESTS_PER_HOUR - len(arrivals)), int(arrivals[0] + 3600)
+        left = limit - len(arrivals) if limit else max(1, REQUESTS_PER_HOUR - len(arrivals))
+        return left, int(arrivals[0] + 3600)
 
     def clear(self) -> None:
         """Forget every request and every fault."""
