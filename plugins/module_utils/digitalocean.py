@@ -309,12 +309,22 @@ class Client(BaseAPI):  # type: ignore[misc]  # the library has no types
         """Take a tag off a droplet, if it has it. Raises ApiError."""
         self.delete(f"tags/{tag}/resources", _tagged(number))
 
-    def destroy_droplet(self, number: int, timeout: float) -> None:
-        """Destroy a droplet and wait until it is gone. Raises ApiError, and ValueError if that takes too long."""
-        self.delete(f"droplets/{number}")
-        for _ in patiently(timeout, f"droplet {number} is still there"):
-            if self.get(f"droplets/{number}", "droplet") is None:
+    def destroy_droplet(self, droplet: Resource, timeout: float) -> None:
+        """Destroy a droplet and wait until it is gone, and with it the tag that tells its user_data.
+
+        Raises ApiError, and ValueError if it takes longer than timeout seconds.
+        """
+        path = f"droplets/{droplet['id']}"
+        self.delete(path)
+        for _ in patiently(timeout, f"droplet {droplet['id']} is still there"):
+            if self.get(path, "droplet") is None:
                 break
+        for name in droplet["tags"]:
+            if name.startswith(USER_DATA_PREFIX):
+                tag = self.get(f"tags/{name}", "tag")
+                # Another droplet may have been made with the same.
+                if tag and not tag["resources"]["count"]:
+                    self.delete(f"tags/{name}")
 
 
 def _tagged(number: int) -> Resource:

@@ -332,7 +332,7 @@ class CustomersDroplet:
                 f"{number}: nothing was deleted"
             )
         if not self.module.check_mode:
-            self.client.destroy_droplet(number, self.wanted["timeout"])
+            self.client.destroy_droplet(found, self.wanted["timeout"])
         return {"changed": True, "diff": {"before": self.shown(found), "after": {}}}
 
     def shown(self, droplet: Resource) -> Resource:

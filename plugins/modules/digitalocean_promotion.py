@@ -73,6 +73,7 @@ def work(module: AnsibleModule, client: Client) -> Resource:
     customer, old, new = (module.params[name] for name in ("customer", "droplet_id", "successor_id"))
     droplets = client.get_all("droplets", "droplets", tag_name=customer_tag(customer))
     kinds = {each["id"]: kind for kind, each in household(customer, droplets).items()}
+    retiring = next((each for each in droplets if each["id"] == old), None)
     present = module.params["state"] == "present"
     after = promoted(kinds, old, new) if present else taken_back(kinds, old, new)
     if after is None:
@@ -86,8 +87,15 @@ def work(module: AnsibleModule, client: Client) -> Resource:
     if not result["changed"]:
         return result
     result["diff"] = {"before": {"droplets": listed(kinds)}, "after": {"droplets": listed(after)}}
-    if not module.check_mode:
-        carry_out(client, kinds, old, new, present, module.params["timeout"])
+    if not module.check_mode and not present:
+        client.untag_droplet(old, RETIRED_TAG)
+    elif not module.check_mode:
+        if kinds.get(old) == "droplet":
+            client.tag_droplet(old, RETIRED_TAG)
+        if kinds[new] == "successor":
+            client.untag_droplet(new, SUCCESSOR_TAG)
+        if retiring:
+            client.destroy_droplet(retiring, module.params["timeout"])
     return result
 
 
@@ -103,18 +111,6 @@ def taken_back(kinds: dict[int, str], old: int, new: int) -> dict[int, str] | No
     others = {number: kind for number, kind in kinds.items() if number != new}
     may = others in ({old: "droplet"}, {old: "retired"}) and kinds.get(new) in (None, "successor")
     return kinds | {old: "droplet"} if may else None
-
-
-def carry_out(client: Client, kinds: dict[int, str], old: int, new: int, present: bool, timeout: float) -> None:
-    if not present:
-        client.untag_droplet(old, RETIRED_TAG)
-        return
-    if kinds.get(old) == "droplet":
-        client.tag_droplet(old, RETIRED_TAG)
-    if kinds[new] == "successor":
-        client.untag_droplet(new, SUCCESSOR_TAG)
-    if old in kinds:
-        client.destroy_droplet(old, timeout)
 
 
 def listed(kinds: dict[int, str]) -> list[Resource]:

@@ -379,6 +379,21 @@ class TestDroplet:
         assert tag in made["droplet"]["tags"]
         assert not run_module("digitalocean_droplet", **DROPLET, user_data="#cloud-config\n")["changed"]
 
+    def test_its_tag_goes_with_the_last_droplet_that_has_it(self, api: Api) -> None:
+        made_with: dict[str, Any] = {"user_data": "#cloud-config\n"}
+        old = run_module("digitalocean_droplet", **DROPLET, **made_with)["droplet"]["id"]
+        new = run_module("digitalocean_droplet", **DROPLET, **made_with, successor=True)["droplet"]["id"]
+
+        def told() -> list[str]:
+            tags = [each["name"] for each in api.client.get_all("tags", "tags")]
+            return [tag for tag in tags if tag.startswith("sbc:user-data:")]
+
+        run_module("digitalocean_promotion", customer="contoso", droplet_id=old, successor_id=new)
+        assert len(told()) == 1
+        assert not run_module("digitalocean_droplet", **DROPLET, **made_with)["changed"]
+        run_module("digitalocean_droplet", customer="contoso", state="absent", droplet_id=new)
+        assert told() == []
+
     def test_user_data_is_given_and_not_shown(self, api: Api) -> None:
         secret = "#cloud-config\nssh_keys: {ed25519_private: 5ec2e7}\n"
         assert "5ec2e7" not in str(run_module("digitalocean_droplet", **DROPLET, user_data=secret))
