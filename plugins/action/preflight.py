@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ansible.module_utils.digitalocean import (
     ApiError,
     Client,
 )
+from ansible.module_utils.host_variables import customers_of, defaults_of, evaluated
 from ansible.module_utils.preflight_rules import (
     Account,
     Customer,
@@ -94,23 +95,20 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # no types
         if LIBRARY_ERROR:
             raise AnsibleError(f"python-digitalocean is not installed for {sys.executable}")
 
-        members = set(task_vars["groups"].get(arguments["group"], []))
-        hosts = [host for host in task_vars["ansible_play_hosts_all"] if host in members]
+        hosts = customers_of(task_vars, arguments["group"])
         if not hosts:
             problem = f"no host of the group {arguments['group']} is part of this run"
             remedy = "declare one in the inventory's customers.yml, or correct --limit"
             return _failure([Mistake("inventory", "customers", None, problem, remedy)])
 
-        defaults: dict[str, Any] = {}
-        for file in arguments["defaults"]:
-            defaults |= self._loader.load_from_file(self._find_needle("vars", file), trusted_as_template=True) or {}
+        defaults = defaults_of(self, arguments["defaults"])
         if CLOUDS not in defaults:
             raise AnsibleError(f"{CLOUDS} is in none of {', '.join(arguments['defaults'])}")
         mistakes: list[Mistake] = []
         customers, tokens, warnings = [], {}, []
         for host in hosts:
             variables = defaults | task_vars["hostvars"].raw_get(host)
-            values, problems = self._evaluate(variables, VARIABLES)
+            values, problems = evaluated(self, variables, VARIABLES)
             tokens[host] = str(values.pop(TOKEN, "") or os.environ.get("DIGITALOCEAN_ACCESS_TOKEN", ""))
             clouds = dict(values.pop(CLOUDS, {}))
             customer = Customer(host, _place(values.pop("inventory_file", None)), values)
@@ -121,7 +119,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # no types
             ]
             wrong = check_customer(customer, clouds)
             mistakes += [each for each in wrong if each.variable not in dict(problems)]
-            more, warned = self._check_certificate(customer, self._evaluate(variables, DERIVED)[0])
+            more, warned = self._check_certificate(customer, evaluated(self, variables, DERIVED)[0])
             mistakes += more
             warnings += warned
         mistakes += check_together(customers)
@@ -153,20 +151,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # no types
             return [Mistake(customer.host, "certificate.json", None, *str(error).split("; ", 1))], []
         warning = limit_warning(customer, asked, names, str(derived.get("certificate_directory_url")), time.time())
         return [], [warning] if warning else []
-
-    def _evaluate(
-        self, variables: dict[str, Any], names: Iterable[str]
-    ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-        """The values of what is checked, as a task of that host would see them; and what has none, with the reason."""
-        templar = self._templar.copy_with_new_env(available_variables=variables)
-        values, problems = {}, []
-        for name in names:
-            if name in variables:
-                try:
-                    values[name] = templar.template(variables[name])
-                except AnsibleError as error:
-                    problems.append((name, str(error)))
-        return values, problems
 
 
 def _place(file: str | None) -> str:

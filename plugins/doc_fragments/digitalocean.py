@@ -54,3 +54,13 @@ notes:
   - GET is repeated after an answer of 5xx or none. A rate limit (429) is waited out for up to two minutes.
   - A failure returns RV(ignore:error) with C(method), C(path), C(status), C(id), C(message) and C(request_id).
 """
+
+    # Of modules that believe a survey.
+    SEEN = r"""
+options:
+  seen:
+    description:
+      - What M(digitalocean_customers_info) saw of this customer. With O(state=present), nothing is asked where it shows
+        that all is as it should be; everything else is looked at anew, and only that counts.
+    type: dict
+"""

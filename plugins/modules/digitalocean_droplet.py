@@ -116,7 +116,7 @@ options:
         customer's tag, and is, or is not, the successor, as O(successor) says. A retired droplet is deleted by
         M(digitalocean_promotion) only.
     type: int
-extends_documentation_fragment: digitalocean
+extends_documentation_fragment: [digitalocean, digitalocean.seen]
 author: teams-sbc
 """
 
@@ -209,6 +209,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.digitalocean import (
     COMMON_TAG,
     RETIRED_TAG,
+    SEEN,
     SUCCESSOR_TAG,
     TAG_PREFIX,
     USER_DATA_PREFIX,
@@ -555,7 +556,7 @@ def main() -> None:
         "weekday": {"type": "str", "choices": ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]},
         "hour": {"type": "int", "choices": [0, 4, 8, 12, 16, 20]},
     }
-    spec: Resource = {name: {"type": "str"} for name in ("name", "region", "size", "image")}
+    spec: Resource = SEEN | {name: {"type": "str"} for name in ("name", "region", "size", "image")}
     spec |= {
         "customer": {"type": "str", "required": True},
         "ssh_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},

@@ -39,7 +39,7 @@ options:
       - The tags whose droplets it protects; one that does not exist yet is created. Required with O(state=present).
     type: list
     elements: str
-extends_documentation_fragment: digitalocean
+extends_documentation_fragment: [digitalocean, digitalocean.seen]
 author: teams-sbc
 """
 
@@ -67,7 +67,7 @@ import ipaddress
 import re
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.digitalocean import Client, Resource, make_module, run
+from ansible.module_utils.digitalocean import SEEN, Client, Resource, make_module, run
 
 ANYWHERE = ["0.0.0.0/0", "::/0"]
 OUTBOUND = [
@@ -166,7 +166,7 @@ def main() -> None:
         "ports": {"type": "str", "default": "all"},
         "sources": {"type": "list", "elements": "str", "required": True},
     }
-    spec = {
+    spec = SEEN | {
         "name": {"type": "str", "required": True},
         "inbound": {"type": "list", "elements": "dict", "options": rule},
         "tags": {"type": "list", "elements": "str"},

@@ -18,7 +18,7 @@ options:
     description: The public key in OpenSSH's format.
     type: str
     required: true
-extends_documentation_fragment: digitalocean
+extends_documentation_fragment: [digitalocean, digitalocean.seen]
 author: teams-sbc
 """
 
@@ -44,7 +44,7 @@ key:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.digitalocean import Client, Resource, fingerprint, make_module, run
+from ansible.module_utils.digitalocean import SEEN, Client, Resource, fingerprint, make_module, run
 
 
 def work(module: AnsibleModule, client: Client) -> Resource:
@@ -72,7 +72,7 @@ def work(module: AnsibleModule, client: Client) -> Resource:
 
 
 def main() -> None:
-    spec = {"name": {"type": "str"}, "public_key": {"type": "str", "required": True, "no_log": False}}
+    spec = {"name": {"type": "str"}, "public_key": {"type": "str", "required": True, "no_log": False}} | SEEN
     run(make_module(spec, required_if=[("state", "present", ["name"])]), work)
 
 

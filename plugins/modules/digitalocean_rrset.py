@@ -74,7 +74,7 @@ options:
     description: Seconds that resolvers may keep it; at least 30. At DigitalOcean all records of one name share it.
     type: int
     default: 300
-extends_documentation_fragment: digitalocean
+extends_documentation_fragment: [digitalocean, digitalocean.seen]
 author: teams-sbc
 """
 
@@ -113,7 +113,7 @@ import ipaddress
 from collections.abc import Iterator
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.digitalocean import Client, Resource, make_module, run
+from ansible.module_utils.digitalocean import SEEN, Client, Resource, make_module, run
 
 TYPES = ["A", "AAAA", "CNAME", "NS", "TXT"]
 TTL_LEAST = 30
@@ -300,7 +300,7 @@ def main() -> None:
         "type": kind | {"required": True},
         "value": {"type": "str", "required": True},
     }
-    spec = {
+    spec = SEEN | {
         "domain": {"type": "str", "required": True},
         **one,
         "rrsets": {"type": "list", "elements": "dict", "options": several},
