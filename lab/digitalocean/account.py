@@ -636,13 +636,8 @@ class Account:
         return droplet
 
     def _begin_assignment(self, reserved: ReservedIp, droplet: Droplet | None) -> JSON:
-        action = self.actions.begin(
-            "assign_ip" if droplet else "unassign_ip",
-            "reserved_ip",
-            reserved.number,
-            reserved.region,
-            project_id=self.projects.project_of(_urn(reserved)),
-        )
+        kind = "assign_ip" if droplet else "unassign_ip"
+        action = self.actions.begin(kind, "reserved_ip", reserved.number, reserved.region)
         self._later(self._assign(reserved, droplet))
         return action
 

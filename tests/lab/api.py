@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -15,9 +14,9 @@ from aiohttp import web
 
 from lab import settings
 from lab.digitalocean import Account, MachineSpec, RecordsOnly, make_app, make_control
+from tests.contract.validator import ON_PURPOSE
 
 ROOT = Path(__file__).parents[2]
-CONTRACT = Path(os.environ.get("DIGITALOCEAN_CONTRACT", ROOT.parent / "shared" / "contracts" / "digitalocean-v2.json"))
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMzdSpYGjJyDZvwzYUoX1N8gBIqvtvTqEuGYNYkKE1sZ operator"
 # As `ssh-keygen -E md5 -l` prints it.
 KEY_FINGERPRINT = "3b:f4:f1:dd:c5:d1:ac:e0:79:a2:cc:4a:e0:aa:6c:61"
@@ -91,17 +90,22 @@ class Lab:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(PATIENCE)
 
-    def call(self, method: str, path: str, body: Any = None, token: str = "token") -> requests.Response:
+    def call(
+        self, method: str, path: str, body: Any = None, token: str = "token", on_purpose: bool = False
+    ) -> requests.Response:
+        """A request; `on_purpose` one that breaks DigitalOcean's contract, to see what comes of it."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if on_purpose:
+            headers["User-Agent"] = ON_PURPOSE
         return requests.request(method, f"{self.url}/v2{path}", json=body, headers=headers, timeout=PATIENCE)
 
-    def ok(self, method: str, path: str, body: Any = None) -> Any:
-        response = self.call(method, path, body)
+    def ok(self, method: str, path: str, body: Any = None, on_purpose: bool = False) -> Any:
+        response = self.call(method, path, body, on_purpose=on_purpose)
         assert response.ok, response.text
         return response.json() if response.content else None
 
     def refused(self, method: str, path: str, body: Any = None) -> tuple[int, str]:
-        response = self.call(method, path, body)
+        response = self.call(method, path, body, on_purpose=True)
         assert not response.ok
         assert response.json()["request_id"] == response.headers["x-request-id"]
         return response.status_code, response.json()["message"]

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.plugins.support import ROOT, TOKEN, Api, Client
+from tests.contract.judge import JUDGE
+from tests.plugins.support import TOKEN, Api, Client, records_only
 
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Api]:
-    command = [sys.executable, "-m", "lab.digitalocean", "--records-only", "--port", "0", "--control-port", "0"]
-    with subprocess.Popen(
-        [*command, "--domain", "example.com"], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout
-        _, endpoint, _, control = process.stdout.readline().split()
-        yield Api(endpoint, control)
-        process.terminate()
+    with records_only("--domain", "example.com") as api:
+        yield api
 
 
 @pytest.fixture
-def api(lab: Api, monkeypatch: pytest.MonkeyPatch) -> Api:
+def api(lab: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    """The lab's API, empty; all that it is asked and answers is held against DigitalOcean's contract afterwards."""
     lab.control("POST", "reset")
     lab.control("POST", "account", {"droplet_limit": 25, "boot_seconds": 0.05, "address_seconds": 0.05})
     monkeypatch.setenv("DIGITALOCEAN_END_POINT", lab.endpoint)
     monkeypatch.setenv("DIGITALOCEAN_ACCESS_TOKEN", TOKEN)
     monkeypatch.setattr(Client, "backoff", 0.05)
     monkeypatch.setattr(Client, "settling", (0.1, 0.1))
-    return lab
+    yield lab
+    JUDGE.take(lab.control_url)

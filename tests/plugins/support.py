@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
-from contextlib import redirect_stdout
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ ansible.module_utils.__path__.append(str(PLUGINS / "module_utils"))
 from ansible.module_utils.digitalocean import Client  # noqa: E402
 from ansible.module_utils.testing import patch_module_args  # noqa: E402
 
-__all__ = ["PLUGINS", "ROOT", "TOKEN", "Api", "Client", "Failed", "run_module"]
+__all__ = ["PLUGINS", "ROOT", "TOKEN", "Api", "Client", "Failed", "records_only", "run_module"]
 
 TOKEN = "dop_v1_" + "5ec2e7" * 8
 
@@ -29,11 +32,11 @@ class Api:
     """The lab's API: its endpoint, its control interface, and a client to look with."""
 
     def __init__(self, endpoint: str, control: str) -> None:
-        self.endpoint, self._control = endpoint, control
+        self.endpoint, self.control_url = endpoint, control
         self.client = Client(TOKEN, endpoint)
 
     def control(self, method: str, path: str, body: Any = None) -> Any:
-        answer = requests.request(method, self._control + path, json=body, timeout=60)
+        answer = requests.request(method, self.control_url + path, json=body, timeout=60)
         answer.raise_for_status()
         return answer.json()
 
@@ -55,6 +58,19 @@ class Api:
         while wait and not (made["status"] == "active" and made["networks"]["v4"]):
             made = self.client.call("GET", f"droplets/{made['id']}")["droplet"]
         return made
+
+
+@contextmanager
+def records_only(*arguments: str) -> Iterator[Api]:
+    """The lab's API with droplets on paper, in a process of its own."""
+    command = [sys.executable, "-m", "lab.digitalocean", "--records-only", "--port", "0", "--control-port", "0"]
+    with subprocess.Popen([*command, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        _, endpoint, _, control = process.stdout.readline().split()
+        try:
+            yield Api(endpoint, control)
+        finally:
+            process.terminate()
 
 
 class Failed(Exception):

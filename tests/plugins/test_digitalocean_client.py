@@ -55,7 +55,7 @@ def test_an_exhausted_hour_fails_and_says_until_when(api: Api) -> None:
 
 def test_an_error_keeps_what_support_asks_for(api: Api) -> None:
     with pytest.raises(ApiError) as caught:
-        api.client.call("POST", "droplets", {"name": "sbc1", "region": "nowhere", "size": "s-1vcpu-1gb"})
+        api.droplet(region="nowhere")
     error = caught.value
     assert (error.method, error.path, error.status, error.id) == ("POST", "droplets", 422, "unprocessable_entity")
     assert error.message

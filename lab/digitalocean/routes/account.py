@@ -15,8 +15,6 @@ async def account_get(request: web.Request) -> web.Response:
     account = {
         "droplet_limit": profile.droplet_limit,
         "floating_ip_limit": profile.reserved_ip_limit,
-        "reserved_ip_limit": profile.reserved_ip_limit,
-        "volume_limit": 100,
         "email": profile.email,
         "name": "Lab",
         "uuid": profile.uuid,

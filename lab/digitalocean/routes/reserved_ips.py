@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from lab.digitalocean.catalogue import JSON
 from lab.digitalocean.wire import Routes, account_of, body_of, done, link_to, number_of, page
 
 
@@ -42,16 +43,23 @@ async def reserved_ip_actions_list(request: web.Request) -> web.Response:
 
 
 async def reserved_ip_actions_create(request: web.Request) -> web.Response:
-    body = await body_of(request, "type", "droplet_id")
-    action = account_of(request).act_on_ip(request.match_info["ip"], body)
-    return web.json_response({"action": action}, status=201)
+    account = account_of(request)
+    action = account.act_on_ip(request.match_info["ip"], await body_of(request, "type", "droplet_id"))
+    return web.json_response({"action": _with_project(request, action)}, status=201)
 
 
 async def reserved_ip_actions_get(request: web.Request) -> web.Response:
     account = account_of(request)
     reserved = account.reserved_ips.get(request.match_info["ip"])
     action = account.actions.get(number_of(request, "action"), "reserved_ip", reserved.number)
-    return web.json_response({"action": action})
+    return web.json_response({"action": _with_project(request, action)})
+
+
+def _with_project(request: web.Request, action: JSON) -> JSON:
+    """An action as it is told below its reserved IP, and only there."""
+    account = account_of(request)
+    reserved = account.reserved_ips.get(request.match_info["ip"])
+    return action | {"project_id": account.reserved_ip_document(reserved)["project_id"]}
 
 
 ROUTES: Routes = [
