@@ -28,18 +28,14 @@ class Firewalls:
         self._documents: dict[str, JSON] = {}
         self._by_tag: dict[str, set[str]] = {}
         self._by_droplet: dict[int, set[str]] = {}
+        self._naming: set[str] = set()
         self._changed_ids: set[int] = set()
         self._changed_tags: set[str] = set()
 
     @property
     def name_droplets(self) -> bool:
         """Whether a rule anywhere admits tags or droplets, so that a change of one droplet may concern all."""
-        return any(
-            rule[peers].keys() - {"addresses"}
-            for document in self._documents.values()
-            for direction, peers in _DIRECTIONS.items()
-            for rule in document[direction]
-        )
+        return bool(self._naming)
 
     def changed(self) -> tuple[set[int], set[str]]:
         """The droplets and the tags that firewalls which have changed since the last call select, or selected."""
@@ -145,6 +141,8 @@ class Firewalls:
             self._by_droplet.setdefault(id, set()).add(document["id"])
         for tag in document["tags"]:
             self._by_tag.setdefault(tag, set()).add(document["id"])
+        if any(rule[peers].keys() - {"addresses"} for way, peers in _DIRECTIONS.items() for rule in document[way]):
+            self._naming.add(document["id"])
         self._note(document)
 
     def _unindex(self, document: JSON) -> None:
@@ -152,6 +150,7 @@ class Firewalls:
             self._by_droplet[id].discard(document["id"])
         for tag in document["tags"]:
             self._by_tag[tag].discard(document["id"])
+        self._naming.discard(document["id"])
         self._note(document)
 
     def _note(self, document: JSON) -> None:
