@@ -43,6 +43,8 @@ RETIRED_TAG = "sbc:retired"
 # Before a digest of the user_data that a droplet was made with: the API does not give user_data back.
 USER_DATA_PREFIX = "sbc:user-data:"
 BACKOFF_LONGEST = 8.0
+# Seconds that a droplet gets to shut down by itself before its power is cut.
+SHUTDOWN_LONGEST = 60
 
 
 def customer_tag(customer: str) -> str:
@@ -296,6 +298,50 @@ class Client(BaseAPI):  # type: ignore[misc]  # the library has no types
                 if last or not error.unsettled:
                     raise
         raise AssertionError("unreachable")
+
+    def act(self, number: int, body: Resource, done: Callable[[Resource], bool], timeout: float) -> None:
+        """Have an action carried out; one that was, although its answer got lost, is refused when it is repeated.
+
+        done: tells from the droplet whether it was. Raises ApiError, and ValueError if it fails or takes longer than
+        timeout seconds.
+        """
+        try:
+            action = self.call("POST", f"droplets/{number}/actions", body, repeatable=True)["action"]
+        except ApiError:
+            seen = self.get(f"droplets/{number}", "droplet")
+            if seen and done(seen):
+                return
+            raise
+        self.follow(number, action, timeout)
+
+    def follow(self, number: int, begun: Resource, timeout: float) -> None:
+        """Wait for a droplet's action. Raises ApiError, and ValueError if it fails or takes too long."""
+        name = f"action {begun['id']} ({begun['type']}) of droplet {number}"
+        action: Resource | None = begun
+        for _ in patiently(timeout, f"{name} is not completed"):
+            # A fresh one may be unknown for a moment.
+            if action and action["status"] == "completed":
+                return
+            if action and action["status"] == "errored":
+                raise ValueError(f"{name} failed at DigitalOcean")
+            action = self.get(f"actions/{begun['id']}", "action")
+
+    def switch_off(self, number: int, timeout: float) -> None:
+        """Let a droplet shut down; one that does not is switched off.
+
+        Raises ApiError, and ValueError if that takes longer than timeout seconds.
+        """
+
+        def is_off(seen: Resource) -> bool:
+            return bool(seen["status"] == "off")
+
+        try:
+            self.act(number, {"type": "shutdown"}, is_off, SHUTDOWN_LONGEST)
+            for _ in patiently(SHUTDOWN_LONGEST, f"droplet {number} does not shut down"):
+                if is_off(self.call("GET", f"droplets/{number}")["droplet"]):
+                    return
+        except ValueError:
+            self.act(number, {"type": "power_off"}, is_off, timeout)
 
     def ensure_tag(self, name: str) -> None:
         """Create the tag unless it exists. Raises ApiError."""

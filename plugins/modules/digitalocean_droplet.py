@@ -213,7 +213,6 @@ from ansible.module_utils.digitalocean import (
     SUCCESSOR_TAG,
     TAG_PREFIX,
     USER_DATA_PREFIX,
-    ApiError,
     Client,
     Resource,
     customer_tag,
@@ -232,8 +231,6 @@ USER_DATA_MOST = 64 * 1024
 UNSEEN_LONGEST = 30
 # Days after which a golden image lacks enough upgrades to say so.
 GOLDEN_LONGEST = 30
-# Seconds that a droplet has to shut down by itself.
-SHUTDOWN_LONGEST = 60
 
 
 class CustomersDroplet:
@@ -396,52 +393,18 @@ class CustomersDroplet:
         """Off, another size, and on again whatever comes of it."""
         size = self.wanted["size"]
         if status != "off":
-            self.switch_off(number)
+            self.client.switch_off(number, self.wanted["timeout"])
         try:
             body = {"type": "resize", "size": size, "disk": False}
             self.act(number, body, lambda seen: seen["size_slug"] == size)
         finally:
             self.switch_on(number)
 
-    def switch_off(self, number: int) -> None:
-        """Let it shut down; one that does not is switched off."""
-
-        def is_off(seen: Resource) -> bool:
-            return bool(seen["status"] == "off")
-
-        try:
-            self.act(number, {"type": "shutdown"}, is_off, SHUTDOWN_LONGEST)
-            for _ in patiently(SHUTDOWN_LONGEST, f"droplet {number} does not shut down"):
-                if is_off(self.client.call("GET", f"droplets/{number}")["droplet"]):
-                    return
-        except ValueError:
-            self.act(number, {"type": "power_off"}, is_off)
-
     def switch_on(self, number: int) -> None:
         self.act(number, {"type": "power_on"}, lambda seen: seen["status"] == "active")
 
-    def act(self, number: int, body: Resource, done: Callable[[Resource], bool], timeout: float | None = None) -> None:
-        """Have an action carried out; one that was, although its answer got lost, is refused when it is repeated.
-
-        Raises ApiError, and ValueError if it fails or is not completed in time.
-        """
-        try:
-            begun = self.client.call("POST", f"droplets/{number}/actions", body, repeatable=True)["action"]
-        except ApiError:
-            seen = self.client.get(f"droplets/{number}", "droplet")
-            if seen and done(seen):
-                return
-            raise
-        name = f"action {begun['id']} ({body['type']}) of droplet {number}"
-        action: Resource | None = begun
-        path = f"actions/{begun['id']}"
-        for _ in patiently(self.wanted["timeout"] if timeout is None else timeout, f"{name} is not completed"):
-            # A fresh one may be unknown for a moment.
-            if action and action["status"] == "completed":
-                return
-            if action and action["status"] == "errored":
-                raise ValueError(f"{name} failed at DigitalOcean")
-            action = self.client.get(path, "action")
+    def act(self, number: int, body: Resource, done: Callable[[Resource], bool]) -> None:
+        self.client.act(number, body, done, self.wanted["timeout"])
 
     def wait_until_ready(self, number: int) -> Resource:
         """The droplet, once it is switched on and has its address; a fresh one may be unknown for a moment."""

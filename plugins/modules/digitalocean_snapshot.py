@@ -79,11 +79,9 @@ snapshot:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.digitalocean import ApiError, Client, Resource, make_module, patiently, run
+from ansible.module_utils.digitalocean import Client, Resource, make_module, patiently, run
 
 SHOWN = ("id", "name", "regions", "min_disk_size", "tags", "created_at")
-# Seconds that a droplet gets to shut down by itself before its power is cut.
-SHUTDOWN_LONGEST = 120
 
 
 class Snapshot:
@@ -138,45 +136,23 @@ class Snapshot:
         return {"name": snapshot["name"], "tags": sorted(snapshot.get("tags") or ())}
 
     def make(self) -> Resource:
-        number, name = self.wanted["droplet_id"], self.wanted["name"]
-        self.switch_off(number)
+        number, name, timeout = (self.wanted[each] for each in ("droplet_id", "name", "timeout"))
+        droplet = self.client.get(f"droplets/{number}", "droplet")
+        if droplet is None:
+            raise ValueError(f"droplet {number} does not exist, so there is nothing to make a snapshot of")
+        if droplet["status"] != "off":
+            self.client.switch_off(number, timeout)
         body = {"type": "snapshot", "name": name}
         action = self.client.create(f"droplets/{number}/actions", "action", body, lambda: self.begun(number))
-        for _ in patiently(self.wanted["timeout"], f"the snapshot {name} of droplet {number} is not finished"):
-            if action["status"] == "errored":
-                raise ValueError(f"action {action['id']} (snapshot) of droplet {number} failed at DigitalOcean")
-            if action["status"] == "completed":
-                break
-            action = self.client.call("GET", f"actions/{action['id']}")["action"]
+        self.client.follow(number, action, timeout)
         return self.wait_until_available(None)
 
     def begun(self, number: int) -> Resource | None:
-        """The action that makes the snapshot, if it was begun although the answer got lost.
-
-        The droplet is off, so that there can be no other snapshot action but one that somebody else began just now.
-        """
+        """The action that makes the snapshot, if it was begun although the answer got lost."""
         actions = self.client.get_all(f"droplets/{number}/actions", "actions")
-        running = (each for each in actions if each["type"] == "snapshot" and each["status"] == "in-progress")
-        if found := next(running, None):
-            return found
-        return next((each for each in actions if each["type"] == "snapshot"), None) if self.find() else None
-
-    def switch_off(self, number: int) -> None:
-        """Have the droplet shut down, and cut its power if it does not."""
-        for kind, seconds in (("shutdown", SHUTDOWN_LONGEST), ("power_off", self.wanted["timeout"])):
-            droplet = self.client.get(f"droplets/{number}", "droplet")
-            if droplet is None:
-                raise ValueError(f"droplet {number} does not exist, so there is nothing to make a snapshot of")
-            if droplet["status"] == "off":
-                return
-            try:
-                self.client.call("POST", f"droplets/{number}/actions", {"type": kind}, repeatable=True)
-                for _ in patiently(seconds, f"droplet {number} is still not off"):
-                    if self.client.call("GET", f"droplets/{number}")["droplet"]["status"] == "off":
-                        return
-            except (ApiError, ValueError):
-                if kind == "power_off":
-                    raise
+        made = bool(self.find())
+        snapshots = (each for each in actions if each["type"] == "snapshot")
+        return next((each for each in snapshots if made or each["status"] == "in-progress"), None)
 
     def wait_until_available(self, found: Resource | None) -> Resource:
         """The snapshot, once droplets can be created from it."""
