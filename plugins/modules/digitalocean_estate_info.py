@@ -1,0 +1,314 @@
+#!/usr/bin/python
+"""Ansible module: what a DigitalOcean account holds of one customer."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: digitalocean_estate_info
+short_description: What a DigitalOcean account holds of one customer
+description:
+  - Says what of an account goes when a customer is taken away, and what stays and why. Changes nothing.
+  - The droplet is the one with the tag C(sbc:customer:CUSTOMER). DNS records go only if they lead to its address or to
+    a reserved IP of its own, the SSH key only if no other customer's droplet is there, a tag only if nothing else
+    carries it.
+  - What a run that was cut off found before it removed the droplet can be given as O(remembered).
+options:
+  customer:
+    description: The customer, which is the inventory's host name.
+    type: str
+    required: true
+  fqdn:
+    description: Name of the Session Border Controller.
+    type: str
+    required: true
+  domain:
+    description: The domain in the account that holds O(fqdn); none, if the zone is elsewhere.
+    type: str
+  kept_addresses:
+    description: Reserved IPs that are not released.
+    type: list
+    elements: str
+    default: []
+  remembered:
+    description: RV(estate) of an earlier call, for what can no longer be told once the droplet is gone.
+    type: dict
+    default: {}
+extends_documentation_fragment: digitalocean.info
+author: teams-sbc
+"""
+
+EXAMPLES = r"""
+- name: What goes, and what stays
+  digitalocean_estate_info:
+    customer: "{{ inventory_hostname }}"
+    fqdn: "{{ sbc_fqdn }}"
+    domain: "{{ sbc_domain }}"
+  delegate_to: localhost
+  register: customers
+"""
+
+RETURN = r"""
+droplet:
+  description: The droplet's C(id), C(name), C(address), C(region), C(size), C(created_at); null if there is none.
+  returned: success
+  type: dict
+unfinished:
+  description: What to do about a replacement of the droplet that was not finished; null if there is none.
+  returned: success
+  type: str
+rrsets:
+  description: Records that lead to the droplet, as O(digitalocean_rrset#module:rrsets) takes them.
+  returned: success
+  type: list
+  elements: dict
+reserved_ips:
+  description: Reserved IPs that are assigned to the droplet, or were, and to nothing else since.
+  returned: success
+  type: list
+  elements: str
+firewall:
+  description: Name of the customer's firewall; null if there is none.
+  returned: success
+  type: str
+tags:
+  description: Tags that nothing but the droplet carries.
+  returned: success
+  type: list
+  elements: str
+public_key:
+  description: The SSH key that was put into the account for this customer and is not needed any more; null if none.
+  returned: success
+  type: str
+going:
+  description: All that goes, a line for each.
+  returned: success
+  type: list
+  elements: str
+  sample: ["droplet 3164444 (sbc1.example.com, 203.0.113.10, fra1, s-1vcpu-1gb, made 2026-11-20T10:00:00Z)"]
+staying:
+  description: What stays in the account, a line for each that says why.
+  returned: success
+  type: list
+  elements: str
+estate:
+  description: What has to be remembered before the droplet is removed (C(droplet_id), C(addresses), C(tags)).
+  returned: success
+  type: dict
+"""
+
+from collections.abc import Iterable
+from http import HTTPStatus
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.digitalocean import (
+    COMMON_TAG,
+    USER_DATA_PREFIX,
+    ApiError,
+    Client,
+    Resource,
+    customer_tag,
+    household,
+    make_info_module,
+    public_address,
+    run,
+    unfinished,
+)
+
+
+class Estate:
+    """One customer's things in an account, as lists of what goes and what stays."""
+
+    def __init__(self, module: AnsibleModule, client: Client) -> None:
+        given = module.params
+        self.client, self.customer = client, given["customer"]
+        self.fqdn = given["fqdn"].lower().rstrip(".")
+        self.domain = (given["domain"] or "").lower().rstrip(".")
+        self.kept = set(given["kept_addresses"])
+        self.known: Resource = {"droplet_id": None, "addresses": [], "tags": []} | given["remembered"]
+        self.tag = customer_tag(self.customer)
+        self.going: list[str] = []
+        self.staying: list[str] = []
+
+    def look(self) -> Resource:
+        """Everything, in the order in which it goes. Raises ApiError, and ValueError if there are several droplets."""
+        droplets = self.client.get_all("droplets", "droplets", tag_name=self.tag)
+        kinds: dict[str, Resource] = household(self.customer, droplets)
+        droplet = kinds.get("droplet")
+        if droplet:
+            tags = [each for each in droplet["tags"] if each.startswith(USER_DATA_PREFIX)]
+            address = public_address(droplet)
+            self.known = {"droplet_id": droplet["id"], "addresses": [address] if address else [], "tags": tags}
+        reserved = self.reserved_ips()
+        self.known["addresses"] = sorted({*self.known["addresses"], *reserved})
+        result = {
+            "rrsets": self.rrsets(),
+            "droplet": self.droplet(droplet),
+            "unfinished": unfinished(self.customer) if set(kinds) - {"droplet"} else None,
+            "reserved_ips": self.released(reserved),
+            "firewall": self.firewall(),
+            "tags": self.tags(droplets),
+            "public_key": self.public_key(),
+        }
+        self.snapshots()
+        return result | {"going": self.going, "staying": self.staying, "estate": self.known}
+
+    def droplet(self, droplet: Resource | None) -> Resource | None:
+        if droplet is None:
+            return None
+        self.going.append(f"droplet {line_of(droplet)}")
+        if backups := len(droplet.get("backup_ids") or []):
+            self.going.append(f"its {backups} backups: DigitalOcean destroys them with the droplet")
+        self.staying += [f"volume {each}: billed until it is deleted" for each in droplet.get("volume_ids") or []]
+        return {
+            "id": droplet["id"],
+            "name": droplet["name"],
+            "address": public_address(droplet),
+            "region": droplet["region"]["slug"],
+            "size": droplet["size_slug"],
+            "created_at": droplet["created_at"],
+        }
+
+    def reserved_ips(self) -> list[str]:
+        """Addresses that are assigned to the droplet, or were when it was last seen and are to nothing now."""
+        return [
+            each["ip"]
+            for each in self.client.get_all("reserved_ips", "reserved_ips")
+            if (
+                each["droplet"]["id"] == self.known["droplet_id"]
+                if each["droplet"]
+                else each["ip"] in self.known["addresses"]
+            )
+        ]
+
+    def released(self, reserved: Iterable[str]) -> list[str]:
+        gone = [each for each in reserved if each not in self.kept]
+        self.going += [f"reserved IP {each}" for each in gone]
+        self.staying += [
+            f"reserved IP {each}: the inventory names it; billed while no droplet has it"
+            for each in reserved
+            if each in self.kept
+        ]
+        return gone
+
+    def rrsets(self) -> list[Resource]:
+        """Records of the customer's names that lead to the droplet; other records that do are only told."""
+        addresses, gone = set(self.known["addresses"]), []
+        delegations, elsewhere = [], False
+        for each in self.zone():
+            name = self.domain if each["name"] == "@" else f"{each['name']}.{self.domain}"
+            ours = self.fqdn in (name, name.partition(".")[2])
+            data = each["data"].lower().rstrip(".")
+            shown = f"record {name} {each['type']} {data}"
+            if each["type"] == "NS" and name == f"_acme-challenge.{self.fqdn}" and data == self.fqdn:
+                delegations.append((name, shown))
+            elif each["type"] == "A" and data in addresses and ours:
+                gone.append({"name": name, "type": "A", "values": [data]})
+                self.going.append(shown)
+            elif (each["type"] == "A" and data in addresses) or (each["type"] == "CNAME" and data == self.fqdn):
+                self.staying.append(
+                    f"{shown}: nobody here made it; delete it, since the address will be somebody else's"
+                )
+            elif each["type"] == "A" and ours:
+                elsewhere = elsewhere or name == self.fqdn
+                self.staying.append(f"{shown}: leads to another address than the customer's")
+        for name, shown in delegations:
+            if elsewhere:
+                self.staying.append(f"{shown}: {self.fqdn} leads to another address than the customer's")
+            else:
+                gone.append({"name": name, "type": "NS", "values": [self.fqdn]})
+                self.going.append(shown)
+        return gone
+
+    def zone(self) -> list[Resource]:
+        if not self.domain:
+            return []
+        if self.client.get(f"domains/{self.domain}", "domain") is None:
+            return []
+        found: list[Resource] = self.client.get_all(f"domains/{self.domain}/records", "domain_records")
+        return found
+
+    def firewall(self) -> str | None:
+        name = f"sbc-{self.customer}"
+        for each in self.client.get_all("firewalls", "firewalls"):
+            if each["name"] == name:
+                others = [str(number) for number in each["droplet_ids"] or [] if number != self.known["droplet_id"]]
+                if others:
+                    self.staying.append(f"firewall {name}: somebody assigned it to droplet {', '.join(others)}")
+                    return None
+                self.going.append(f"firewall {name}")
+                return name
+        return None
+
+    def tags(self, droplets: list[Resource]) -> list[str]:
+        gone = []
+        for name in (self.tag, *self.known["tags"]):
+            if tag := self.client.get(f"tags/{name}", "tag"):
+                others = tag["resources"]["count"] - sum(name in each["tags"] for each in droplets)
+                if others > 0:
+                    self.staying.append(f"tag {name}: {others} other resources carry it")
+                else:
+                    self.going.append(f"tag {name}")
+                    gone.append(name)
+        return gone
+
+    def public_key(self) -> str | None:
+        """The key that the rollout put there for this customer; one that was there before has a name of its own."""
+        name = f"sbc-{self.customer}"
+        key = next((each for each in self.client.get_all("account/keys", "ssh_keys") if each["name"] == name), None)
+        if key is None:
+            return None
+        sharing = [
+            each["name"]
+            for each in self.client.get_all("droplets", "droplets", tag_name=COMMON_TAG)
+            if self.tag not in each["tags"]
+        ]
+        if sharing:
+            count = f"{len(sharing)} other droplet{'s' if len(sharing) > 1 else ''}"
+            self.staying.append(
+                f"SSH key {name}: customers share keys, and there are {count} ({', '.join(sharing[:3])})"
+            )
+            return None
+        self.going.append(f"SSH key {name}")
+        return str(key["public_key"])
+
+    def snapshots(self) -> None:
+        if self.known["droplet_id"] is None:
+            return
+        try:
+            found = self.client.get_all("snapshots", "snapshots", resource_type="droplet")
+        except ApiError as error:
+            if error.status != HTTPStatus.FORBIDDEN:
+                raise
+            self.staying.append("snapshots, if there are any: the token may not read them (image:read)")
+            return
+        self.staying += [
+            f"snapshot {each['name']} ({each['size_gigabytes']} GB): billed until it is deleted"
+            for each in found
+            if each["resource_id"] == str(self.known["droplet_id"])
+        ]
+
+
+def line_of(droplet: Resource) -> str:
+    """A droplet for people."""
+    address = public_address(droplet) or "no address"
+    where = f"{droplet['region']['slug']}, {droplet['size_slug']}, made {droplet['created_at']}"
+    return f"{droplet['id']} ({droplet['name']}, {address}, {where})"
+
+
+def work(module: AnsibleModule, client: Client) -> Resource:
+    return {"changed": False} | Estate(module, client).look()
+
+
+def main() -> None:
+    spec = {
+        "customer": {"type": "str", "required": True},
+        "fqdn": {"type": "str", "required": True},
+        "domain": {"type": "str"},
+        "kept_addresses": {"type": "list", "elements": "str", "default": []},
+        "remembered": {"type": "dict", "default": {}},
+    }
+    run(make_info_module(spec), work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,294 @@
+"""playbooks/destroy.yml against the lab's API with droplets on paper: what goes, what stays, and what it refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.plugins.support import ROOT, TOKEN, Api
+
+FQDN, CUSTOMER = "sbc1.example.com", "contoso"
+TAG, MARK = "sbc:customer:contoso", "sbc:user-data:0123456789ab"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBVpxtvBTE8z3P3cVRdfNVNqbXqBSdGi1aeKv+3Jo4jM"
+FULL = pytest.mark.full
+RULE = {"protocol": "icmp", "ports": "0", "sources": {"addresses": ["0.0.0.0/0"]}}
+
+
+@dataclass
+class Account:
+    """An account with a customer in it that was rolled out, and the inventory that says so."""
+
+    api: Api
+    inventory: Path
+    droplet: dict[str, Any]
+
+    @property
+    def number(self) -> str:
+        return f"destroy_id={self.droplet['id']}"
+
+    @property
+    def address(self) -> str:
+        return next(str(each["ip_address"]) for each in self.droplet["networks"]["v4"] if each["type"] == "public")
+
+    def record(self, kind: str, name: str, data: str) -> None:
+        body = {"type": kind, "name": name, "data": data, "ttl": 300}
+        self.api.client.call("POST", "domains/example.com/records", body)
+
+    def declare(self, **variables: Any) -> None:
+        """Further variables of the customer."""
+        host = {"sbc_fqdn": FQDN, "ansible_connection": "local", "ansible_host": "127.0.0.1"}
+        hosts = {CUSTOMER: host | {"ansible_python_interpreter": sys.executable} | variables}
+        (self.inventory / "customers.yml").write_text(yaml.safe_dump({"sbc": {"hosts": hosts}}))
+
+    def command(self, *arguments: str) -> list[str]:
+        said = [part for argument in arguments for part in (["-e", argument] if "=" in argument else [argument])]
+        ansible = str(Path(sys.executable).with_name("ansible-playbook"))
+        return [ansible, "-i", str(self.inventory), "playbooks/destroy.yml", *said]
+
+    def destroy(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the playbook as from a script: without a terminal."""
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=ROOT,
+            env=os.environ | {"NO_COLOR": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert TOKEN not in done.stdout + done.stderr
+        return done
+
+    def writes(self) -> list[str]:
+        """Requests since the last call that were to change something."""
+        return [line for line in self.api.requests() if not line.startswith("GET")]
+
+    def left(self) -> dict[str, list[str]]:
+        """Names of what is in the account."""
+        client = self.api.client
+        records = [each for each in client.get_all("domains/example.com/records", "domain_records")]
+        return {
+            "droplets": [each["name"] for each in client.get_all("droplets", "droplets")],
+            "firewalls": [each["name"] for each in client.get_all("firewalls", "firewalls")],
+            "keys": [each["name"] for each in client.get_all("account/keys", "ssh_keys")],
+            "tags": sorted(each["name"] for each in client.get_all("tags", "tags")),
+            "records": sorted(
+                each["name"] for each in records if each["type"] in ("A", "CNAME") or "_" in each["name"]
+            ),
+        }
+
+
+def words(done: subprocess.CompletedProcess[str]) -> str:
+    """All that was said, without line breaks and indentation."""
+    return " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.fixture
+def account(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Account:
+    inventory = tmp_path / "inventory"
+    (inventory / "group_vars").mkdir(parents=True)
+    common = {
+        "sbc_domain": "example.com",
+        "sbc_contact_email": "it@example.com",
+        "sbc_ssh_sources": ["198.51.100.0/24"],
+        "sbc_api_endpoint": api.endpoint,
+        "certificate_vault_password_file": str(inventory / "vault-password"),
+    }
+    (inventory / "group_vars/sbc.yml").write_text(yaml.safe_dump(common))
+    monkeypatch.delenv("DIGITALOCEAN_END_POINT")
+    client = api.client
+    client.call("POST", "account/keys", {"name": "sbc-contoso", "public_key": KEY})
+    made = Account(api, inventory, api.droplet("sbc", TAG, MARK, name=FQDN))
+    body = {"name": "sbc-contoso", "inbound_rules": [RULE], "outbound_rules": [], "droplet_ids": [], "tags": [TAG]}
+    client.call("POST", "firewalls", body)
+    made.record("A", "sbc1", made.address)
+    made.record("A", "fabrikam.sbc1", made.address)
+    made.record("NS", "_acme-challenge.sbc1", f"{FQDN}.")
+    made.declare()
+    api.requests()
+    return made
+
+
+def test_a_rehearsal_shows_what_goes_and_changes_nothing(account: Account) -> None:
+    rehearsal = account.destroy("--check", "--diff")
+    assert rehearsal.returncode == 0, rehearsal.stdout
+    for expected in (
+        f"droplet {account.droplet['id']} ({FQDN}, ",
+        "record sbc1.example.com A ",
+        "firewall sbc-contoso",
+    ):
+        assert expected in words(rehearsal)
+    assert account.writes() == []
+    assert not (account.inventory / "state").exists()
+
+
+def test_all_of_it_goes_in_order_and_then_nothing_is_left_to_do(account: Account) -> None:
+    done = account.destroy(account.number, f"destroy_confirmation={FQDN}")
+    assert done.returncode == 0, done.stdout
+    kinds = [line.split()[1].split("/")[0] for line in account.writes() if MARK not in line]
+    assert list(dict.fromkeys(kinds)) == ["domains", "droplets", "firewalls", "tags", "account"]
+    nothing: list[str] = []
+    assert account.left() == {kind: nothing for kind in ("droplets", "firewalls", "keys", "records")} | {
+        "tags": ["sbc"]
+    }
+    assert "site.yml makes the customer anew" in words(done)
+
+    remembered = json.loads((account.inventory / "state/contoso/destroyed.json").read_text())
+    assert remembered == {"addresses": [account.address], "droplet_id": account.droplet["id"], "tags": [MARK]}
+
+    again = account.destroy(account.number)
+    assert again.returncode == 0, again.stdout
+    assert "changed=0 " in again.stdout
+    assert account.writes() == []
+
+
+def test_what_others_need_stays_and_is_said(account: Account) -> None:
+    other = account.api.droplet("sbc", "sbc:customer:fabrikam", name="sbc2.example.com")
+    account.record("A", "sbc2", "203.0.113.77")
+    account.record("A", "voice", account.address)
+    account.record("CNAME", "alias", f"{FQDN}.")
+    account.record("A", "moved.sbc1", "203.0.113.78")
+    done = account.destroy(account.number, f"destroy_confirmation={FQDN}")
+    assert done.returncode == 0, done.stdout
+    left = account.left()
+    assert left["droplets"] == [other["name"]]
+    assert left["keys"] == ["sbc-contoso"]
+    assert left["records"] == ["alias", "moved.sbc1", "sbc2", "voice"]
+    for expected in (
+        "SSH key sbc-contoso: customers share keys, and there are 1 other droplet (sbc2.example.com)",
+        "record voice.example.com A",
+        "record alias.example.com CNAME",
+        "record moved.sbc1.example.com A 203.0.113.78: leads to another address",
+    ):
+        assert expected in words(done)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "reason"),
+    [
+        pytest.param((), {}, "If the droplet above is the one, say its number: -e destroy_id=", marks=FULL),
+        (("destroy_id=5", f"destroy_confirmation={FQDN}"), {}, "destroy_id is 5, but the droplet of contoso is"),
+        (("NUMBER",), {}, f"Nobody confirmed it: nothing was changed. Type {FQDN}"),
+        (("NUMBER", "destroy_confirmation=contoso"), {}, "contoso is not the FQDN of contoso: nothing was changed"),
+        pytest.param(
+            ("NUMBER", f"destroy_confirmation={FQDN}"), {"sbc_protected": True}, "contoso is protected", marks=FULL
+        ),
+        (
+            ("NUMBER", f"destroy_confirmation={FQDN}"),
+            {"ansible_connection": "ssh", "ansible_port": 9},
+            f"The certificate of {FQDN} cannot be saved: the droplet cannot be reached",
+        ),
+    ],
+    ids=["no number", "another number", "no confirmation", "another name", "protected", "unreachable"],
+)
+def test_what_does_not_agree_is_refused(
+    account: Account, arguments: tuple[str, ...], variables: dict[str, Any], reason: str
+) -> None:
+    account.declare(**variables)
+    refused = account.destroy(*(account.number if each == "NUMBER" else each for each in arguments))
+    assert refused.returncode != 0
+    assert reason in words(refused)
+    assert account.writes() == []
+
+
+@FULL
+def test_a_droplet_that_is_lost_anyway_goes_without_its_certificate(account: Account) -> None:
+    account.declare(ansible_connection="ssh", ansible_port=9)
+    said = (account.number, f"destroy_confirmation={FQDN}", "destroy_without_certificate=true")
+    done = account.destroy(*said)
+    assert done.returncode == 0, done.stdout
+    assert account.left()["droplets"] == []
+
+
+@FULL
+def test_one_customer_at_a_time(account: Account) -> None:
+    hosts = {name: {"sbc_fqdn": f"{name}.example.com"} for name in ("contoso", "fabrikam")}
+    (account.inventory / "customers.yml").write_text(yaml.safe_dump({"sbc": {"hosts": hosts}}))
+    refused = account.destroy(account.number, f"destroy_confirmation={FQDN}")
+    assert "customers are destroyed one at a time: name yours with --limit" in words(refused)
+    assert account.api.requests() == []
+
+
+def test_a_replacement_is_finished_first(account: Account) -> None:
+    account.api.droplet("sbc", TAG, "sbc:successor")
+    account.api.requests()
+    refused = account.destroy(account.number, f"destroy_confirmation={FQDN}")
+    assert refused.returncode != 0
+    assert "a replacement of contoso was not finished" in words(refused)
+    assert account.writes() == []
+
+
+def typed(account: Account, answer: str) -> tuple[int, str]:
+    """Run the playbook on a terminal and type an answer when it is asked for; exit code and all that was shown."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(ROOT)
+        os.environ["NO_COLOR"] = "1"
+        command = account.command(account.number)
+        os.execv(command[0], command)
+    shown = b""
+    with contextlib.suppress(OSError):  # that is how the terminal of a process ends that is no more
+        while True:
+            if select.select([terminal], [], [], 2)[0]:
+                shown += os.read(terminal, 4096)
+            elif b"type its FQDN" in shown:
+                # What is typed before the terminal listens is thrown away, and nothing follows: it is typed again.
+                os.write(terminal, answer.encode() + b"\r")
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shown.decode()
+
+
+@pytest.mark.parametrize(("answer", "code"), [(FQDN, 0), pytest.param("contoso", 2, marks=FULL)])
+def test_a_person_confirms_it_on_the_terminal(account: Account, answer: str, code: int) -> None:
+    assert typed(account, answer)[0] == code
+    assert bool(account.left()["droplets"]) == bool(code)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+WRITES = ["domains/*/records/*", "droplets/*", "firewalls/*", "tags/*", "account/keys/*"]
+
+
+@pytest.mark.parametrize(
+    ("path", "done"),
+    [
+        pytest.param("droplets/*", True, id="droplets, done"),
+        *(
+            pytest.param(path, done, marks=FULL, id=f"{path.split('/')[0]}, {'done' if done else 'not done'}")
+            for path in WRITES
+            for done in (True, False)
+            if (path, done) != ("droplets/*", True)
+        ),
+    ],
+)
+def test_killed_and_run_again(account: Account, path: str, done: bool) -> None:
+    """Killed while an answer is awaited, of a request that was carried out or was not."""
+    account.api.fault("slow" if done else "429", "DELETE", path, seconds=60, retry_after=60)
+    said = (account.number, f"destroy_confirmation={FQDN}")
+    with subprocess.Popen(account.command(*said), cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL) as run:
+        until(lambda: not account.api.control("GET", "faults")["faults"])
+        os.killpg(run.pid, 9)
+    account.api.control("DELETE", "faults")
+    again = account.destroy(*said)
+    assert again.returncode == 0, again.stdout
+    nothing: list[str] = []
+    assert account.left() == {kind: nothing for kind in ("droplets", "firewalls", "keys", "records")} | {
+        "tags": ["sbc"]
+    }
