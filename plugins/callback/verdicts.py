@@ -95,7 +95,8 @@ def lines_of(
         theirs, overall, copy = report["theirs"], report["overall"], copies.get(name, {})
         age = f"{seconds(theirs['age_s'])} ago from {theirs['source']}" if theirs else "never"
         age = age if report["destinations"] else "-"
-        customers.append([name, report["address"] or "-", report["fqdn"], age, overall["state"].upper()])
+        state = overall["state"].upper() + (" OUTBOUND" if report.get("scope") == "outbound" else "")
+        customers.append([name, report["address"] or "-", report["fqdn"], age, state])
         certificates.append([name, *certificate_of(report, now), copy.get("shown", "-")])
         for entry in report["destinations"]:
             trip = milliseconds(entry["latency_ms"])

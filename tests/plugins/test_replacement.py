@@ -1,0 +1,286 @@
+"""playbooks/replace.yml where droplets are records only: it comes as far as it can without a machine, and goes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.plugins.support import ROOT, TOKEN, Api, run_module
+
+FQDN = "sbc1.example.com"
+TTL = 300
+WHERE = {"customer": "contoso", "fqdn": FQDN, "domain": "example.com"}
+
+
+class TestInfo:
+    def look(self, **more: Any) -> dict[str, Any]:
+        return run_module("digitalocean_replacement_info", **WHERE | more)
+
+    def record(self, address: str, ttl: int = TTL) -> None:
+        run_module("digitalocean_rrset", domain="example.com", name=FQDN, values=[address], ttl=ttl)
+
+    def test_nothing_is_there(self, api: Api) -> None:
+        found = self.look()
+        assert found["droplets"] == {"droplet": None, "successor": None, "retired": None}
+        assert (found["moved"], found["ttl"], found["changed"]) == (False, None, False)
+
+    def test_the_droplets_are_told_by_their_tags_and_the_names_by_their_addresses(self, api: Api) -> None:
+        api.droplet("sbc", "sbc:customer:fabrikam")
+        old = api.droplet("sbc", "sbc:customer:contoso")
+        new = api.droplet("sbc", "sbc:customer:contoso", "sbc:successor")
+        addresses = {each["id"]: each["address"] for each in api.control("GET", "state")["droplets"]}
+        self.record(addresses[old["id"]])
+        found = self.look()
+        assert found["droplets"] == {
+            "droplet": {"id": old["id"], "address": addresses[old["id"]]},
+            "successor": {"id": new["id"], "address": addresses[new["id"]]},
+            "retired": None,
+        }
+        assert (found["moved"], found["ttl"]) == (False, TTL)
+        self.record(addresses[new["id"]], 30)
+        api.requests()
+        found = self.look()
+        assert (found["moved"], found["ttl"]) == (True, 30)
+        assert [line.split()[0] for line in api.requests()] == ["GET", "GET"]
+        assert (self.look(domain=None)["moved"], self.look(domain=None)["ttl"]) == (False, None)
+
+    def test_a_reserved_address_moves_in_place_of_the_names(self, api: Api) -> None:
+        api.droplet("sbc", "sbc:customer:contoso")
+        new = api.droplet("sbc", "sbc:customer:contoso", "sbc:successor")
+        reserved = api.client.call("POST", "reserved_ips", {"region": "fra1"})["reserved_ip"]["ip"]
+        self.record(reserved)
+        found = self.look(reserved_ip=reserved)
+        assert (found["moved"], found["ttl"]) == (False, None)
+        act = {"type": "assign", "droplet_id": new["id"]}
+        api.client.call("POST", f"reserved_ips/{reserved}/actions", act, repeatable=True)
+        assert self.look(reserved_ip=reserved)["moved"]
+
+
+@dataclass
+class World:
+    """One customer whose droplet, records and saved certificate are there, and an account of nobody else's."""
+
+    api: Api
+    inventory: Path
+
+    def __post_init__(self) -> None:
+        self.old = self.droplet()
+
+    @property
+    def state(self) -> Path:
+        return self.inventory / "state/contoso"
+
+    def droplet(self, *tags: str) -> dict[str, Any]:
+        made = self.api.droplet("sbc", "sbc:customer:contoso", *tags)
+        found: list[dict[str, Any]] = self.api.control("GET", "state")["droplets"]
+        return next(each for each in found if each["id"] == made["id"])
+
+    def kinds(self) -> dict[int, str]:
+        """What each of the customer's droplets is, by its tags."""
+        found = self.api.control("GET", "state")["droplets"]
+        words = ("successor", "retired")
+        return {
+            each["id"]: next((word for word in words if f"sbc:{word}" in each["tags"]), "droplet") for each in found
+        }
+
+    def leads_to(self, droplet: dict[str, Any], ttl: int = TTL) -> None:
+        run_module("digitalocean_rrset", domain="example.com", name=FQDN, values=[droplet["address"]], ttl=ttl)
+
+    def records(self) -> list[tuple[str, int]]:
+        """Address and TTL of the customer's name."""
+        found = self.api.client.get_all("domains/example.com/records", "domain_records", name=FQDN, type="A")
+        return [(each["data"], each["ttl"]) for each in found]
+
+    def replace(self, *arguments: str, limit: str | None = "contoso") -> tuple[int, str]:
+        """Run the playbook; its exit code, and what it said in one line."""
+        self.api.requests()
+        done = subprocess.run(
+            [
+                *(str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(self.inventory)),
+                *("playbooks/replace.yml", *arguments, *(["--limit", limit] if limit else [])),
+            ],
+            cwd=ROOT,
+            env=os.environ | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", "COLUMNS": "4000"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        (self.inventory.parent / "said").write_text(done.stdout)
+        assert TOKEN not in done.stdout
+        return done.returncode, " ".join(done.stdout.split())
+
+    def wrote(self) -> list[str]:
+        return [line for line in self.api.requests() if not line.startswith("GET")]
+
+
+@pytest.fixture
+def world(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    inventory = tmp_path / "inventory"
+    (inventory / "group_vars").mkdir(parents=True)
+    (inventory / "state/contoso").mkdir(parents=True)
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    (inventory / "state/contoso/certificate.vault").write_text("as it was saved last\n")
+    (inventory / "customers.yml").write_text(yaml.safe_dump({"sbc": {"hosts": {"contoso": {"sbc_fqdn": FQDN}}}}))
+    source = {"plugin": "digitalocean", "endpoint": api.endpoint}
+    (inventory / "droplets.digitalocean.yml").write_text(yaml.safe_dump(source))
+    settings = {
+        "sbc_domain": "example.com",
+        "sbc_api_endpoint": api.endpoint,
+        "sbc_contact_email": "it@example.com",
+        "sbc_ssh_sources": ["198.51.100.0/24"],
+        "ansible_ssh_private_key_file": str(key),
+        # Nobody is there; nobody else is asked, nor over a connection that somebody else has left open.
+        "ansible_ssh_args": "-o ControlPath=none -o ProxyCommand=false",
+        "certificate_vault_password_file": str(tmp_path / "password"),
+        "droplet_timeout": 3,
+    }
+    (inventory / "group_vars/sbc.yml").write_text(yaml.safe_dump(settings))
+    monkeypatch.delenv("DIGITALOCEAN_END_POINT")
+    made = World(api, inventory)
+    monkeypatch.setenv("DIGITALOCEAN_END_POINT", api.endpoint)
+    made.leads_to(made.old)
+    run_module("ssh_host_key", host="contoso", state_dir=str(inventory / "state"))
+    return made
+
+
+def test_a_failure_before_the_move_leaves_all_as_it_was(world: World) -> None:
+    before = world.api.client.get(f"droplets/{world.old['id']}", "droplet")
+    code, said = world.replace()
+    assert code != 0
+    assert "WARNING: the old droplet of contoso cannot be reached" in said
+    assert "contoso was not replaced. The droplet answers over SSH" in said
+    assert f"All leads to the old droplet, {world.old['id']} ({world.old['address']}), which is as it was" in said
+    wrote = world.wrote()
+    lowered, made = (
+        next(i for i, line in enumerate(wrote) if line.startswith(act)) for act in ("PUT", "POST droplets")
+    )
+    assert lowered < made, "resolvers forget while the droplet is being built"
+    assert world.api.client.get(f"droplets/{world.old['id']}", "droplet") == before
+    assert world.records() == [(world.old["address"], TTL)]
+    [(new, kind)] = [item for item in world.kinds().items() if item[0] != world.old["id"]]
+    assert kind == "successor"
+    assert json.loads((world.state / "replacement.json").read_text())["successor"] == new
+
+    code, said = world.replace("-e", "replacement_abandon=true")
+    assert code == 0, said
+    assert world.kinds() == {world.old["id"]: "droplet"}
+    assert world.records() == [(world.old["address"], TTL)]
+    assert not (world.state / "replacement.json").exists()
+    code, said = world.replace("-e", "replacement_abandon=true")
+    assert (code, "changed=0" in said, world.wrote()) == (0, True, []), said
+
+
+@pytest.mark.full
+def test_it_goes_on_with_the_successor_that_there_is(world: World) -> None:
+    new = world.droplet("sbc:successor")
+    world.leads_to(world.old, 30)
+    code, said = world.replace()
+    assert code != 0
+    assert "contoso was not replaced. It can be reached still" in said
+    assert f"The new one, {new['id']} ({new['address']}), is there to be looked at" in said
+    assert world.kinds() == {world.old["id"]: "droplet", new["id"]: "successor"}
+    assert world.records() == [(world.old["address"], TTL)]
+
+
+def test_no_droplet_can_be_made(world: World) -> None:
+    world.api.fault("500", "POST", "droplets", count=100)
+    code, said = world.replace()
+    assert code != 0
+    assert "contoso was not replaced. The customer has one droplet" in said
+    assert "No other was made." in said
+    assert (world.kinds(), world.records()) == ({world.old["id"]: "droplet"}, [(world.old["address"], TTL)])
+    assert not (world.state / "replacement.json").exists()
+
+
+def test_a_move_whose_verdict_fails_is_undone(world: World) -> None:
+    """A run was killed after the move; what the names lead to now cannot be reached."""
+    new = world.droplet("sbc:successor")
+    world.leads_to(new, 30)
+    code, said = world.replace()
+    assert code != 0
+    assert "contoso was not replaced. Every destination is AP, and that is true" in said
+    assert world.records() == [(world.old["address"], TTL)]
+    assert world.kinds() == {world.old["id"]: "droplet", new["id"]: "successor"}
+
+
+@pytest.mark.parametrize("kinds", [("retired", "successor"), ("retired", "droplet")])
+def test_a_promotion_that_was_cut_off_is_ended(world: World, kinds: tuple[str, str]) -> None:
+    new = world.droplet(*(["sbc:successor"] if kinds[1] == "successor" else []))
+    world.api.client.tag_droplet(world.old["id"], "sbc:retired")
+    world.leads_to(new, 30)
+    (world.state / "replacement.json").write_text(json.dumps({"old": {"id": world.old["id"]}, "successor": new["id"]}))
+    code, said = world.replace()
+    assert code == 0, said
+    assert f"The droplet of contoso is {new['id']} ({new['address']}) now" in said
+    assert (world.kinds(), world.records()) == ({new["id"]: "droplet"}, [(new["address"], TTL)])
+    assert not (world.state / "replacement.json").exists()
+
+
+def test_what_has_ended_but_for_the_note_is_not_begun_again(world: World) -> None:
+    (world.state / "replacement.json").write_text(json.dumps({"old": {"id": 1}, "successor": world.old["id"]}))
+    code, said = world.replace()
+    assert code == 0, said
+    assert world.kinds() == {world.old["id"]: "droplet"}
+    assert world.wrote() == []
+    assert not (world.state / "replacement.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["successor", "droplet"])
+def test_it_is_given_up_while_the_old_one_is_the_customers(world: World, kind: str) -> None:
+    new = world.droplet(*(["sbc:successor"] if kind == "successor" else []))
+    world.api.client.tag_droplet(world.old["id"], "sbc:retired")
+    world.leads_to(new, 30)
+    code, said = world.replace("-e", "replacement_abandon=true")
+    if kind == "successor":
+        assert code == 0, said
+        assert (world.kinds(), world.records()) == ({world.old["id"]: "droplet"}, [(world.old["address"], TTL)])
+    else:
+        assert code != 0
+        assert "nothing was changed" in said
+        assert world.wrote() == []
+
+
+def test_what_cannot_be_done_is_said_before_anything_is_made(world: World) -> None:
+    code, said = world.replace(limit=None)
+    assert (code != 0, "--limit contoso" in said, world.wrote()) == (True, True, [])
+
+    (world.state / "certificate.vault").unlink()
+    code, said = world.replace()
+    assert code != 0
+    assert "There is no certificate for the new droplet of contoso" in said
+    assert (world.kinds(), world.wrote()) == ({world.old["id"]: "droplet"}, [])
+
+    (world.state / "ssh_host_ed25519_key").unlink()
+    code, said = world.replace()
+    assert code != 0
+    assert "ssh_host_ed25519_key is missing" in said
+    assert (world.kinds(), world.wrote()) == ({world.old["id"]: "droplet"}, [])
+
+    world.api.client.delete(f"droplets/{world.old['id']}")
+    code, said = world.replace()
+    assert code != 0
+    assert "contoso has no droplet to replace: `ansible-playbook site.yml --limit contoso` makes one" in said
+    assert world.wrote() == []
+
+
+def test_check_mode_shows_it_and_changes_nothing(world: World) -> None:
+    code, said = world.replace("--check", "--diff")
+    assert code == 0, said
+    assert f"-{FQDN}. {TTL} IN A {world.old['address']} +{FQDN}. 30 IN A {world.old['address']}" in said
+    assert "sbc:successor" in said
+    assert "the names move" in said
+    assert world.wrote() == []
+    world.droplet("sbc:successor")
+    code, said = world.replace("--check", "--diff", "-e", "replacement_abandon=true")
+    assert (code, world.wrote()) == (0, []), said
+    assert not (world.state / "replacement.json").exists()
