@@ -7,9 +7,10 @@ for each droplet. There are no process files that could be stale.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -54,6 +55,26 @@ async def spawn(
         start_new_session=True,
         env={**os.environ, **(env or {})},
     )
+
+
+@contextlib.asynccontextmanager
+async def frozen(name: str) -> AsyncIterator[None]:
+    """Let everything in a group stand still meanwhile; a group that is not there stands still already.
+
+    Raises TimeoutError when it does not within half a minute.
+    """
+    group = root() / name
+    if not group.exists():
+        yield
+        return
+    (group / "cgroup.freeze").write_text("1")
+    try:
+        async with asyncio.timeout(30):
+            while "frozen 1" not in (group / "cgroup.events").read_text():
+                await asyncio.sleep(0.01)
+        yield
+    finally:
+        (group / "cgroup.freeze").write_text("0")
 
 
 def names() -> list[str]:

@@ -68,10 +68,11 @@ class NspawnMachines:
         network.set_firewall(_link(droplet_id), rules)
 
     async def snapshot(self, droplet_id: int, image: str) -> int:
-        """Keep the droplet's own layer; return its size in bytes."""
+        """Keep the droplet's own layer as it is at one moment, on or off; return its size in bytes."""
         layer = settings.SNAPSHOTS / image
         settings.SNAPSHOTS.mkdir(exist_ok=True)
-        await run_async("cp", "--archive", "--sparse=always", str(_home(droplet_id) / "upper"), str(layer))
+        async with cgroup.frozen(_link(droplet_id)):
+            await run_async("cp", "--archive", "--sparse=always", str(_home(droplet_id) / "upper"), str(layer))
         self._layers[image] = [layer, *self._below[droplet_id]]
         return await asyncio.to_thread(_size, layer)
 

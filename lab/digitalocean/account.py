@@ -37,6 +37,7 @@ USER_DATA_LIMIT = 64 * 1024
 RESERVED_IP_CREATIONS_PER_MINUTE = 12
 """https://docs.digitalocean.com/products/networking/reserved-ips/details/limits/"""
 _FIRST_ID = 400_000_001
+_SAVE_SECONDS = 0.1
 _TAG = re.compile(r"[a-zA-Z0-9_:-]{1,255}")
 _DROPLET_NAME = re.compile(r"(?=.{1,255}$)[a-zA-Z0-9]?[a-z0-9A-Z.-]*[a-z0-9A-Z]")
 _POWER = {"power_on": True, "power_off": False, "shutdown": False, "reboot": True, "power_cycle": True}
@@ -131,6 +132,7 @@ class Account:
         self._published: int | None = None
         self._touched: set[int] = set()
         self._working: set[asyncio.Task[None]] = set()
+        self._saving: asyncio.TimerHandle | None = None
         self._committing = asyncio.Lock()
         self._last_id = _FIRST_ID - 1
         self._begin()
@@ -171,6 +173,9 @@ class Account:
         for life in lives:
             life.cancel()
         await asyncio.gather(*lives, return_exceptions=True)
+        if self._saving and self._state_file:
+            self._saving.cancel()
+            self._write(self._state_file)
 
     async def reset(self) -> None:
         """Destroy all machines and begin again: an empty account, no faults, no log; ids are never reused."""
@@ -240,13 +245,17 @@ class Account:
         self.projects.load(dump)
 
     def _save(self) -> None:
-        if self._state_file is None:
-            return
+        """Write the state file soon: all changes of a moment at once, since it holds everything."""
+        if self._state_file is not None and self._saving is None:
+            self._saving = asyncio.get_running_loop().call_later(_SAVE_SECONDS, self._write, self._state_file)
+
+    def _write(self, state_file: Path) -> None:
+        self._saving = None
         # user_data carries host keys.
-        unfinished = self._state_file.with_suffix(".new")
+        unfinished = state_file.with_suffix(".new")
         with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             json.dump(self.dump(), file)
-        unfinished.replace(self._state_file)
+        unfinished.replace(state_file)
 
     def _new_id(self) -> int:
         self._last_id += 1
