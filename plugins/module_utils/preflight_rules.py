@@ -13,6 +13,8 @@ from ansible.module_utils.digitalocean import checked_endpoint, fingerprint
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 TAGGABLE = re.compile(r"[a-z0-9-]{1,200}")
+# It is destroyed at the end of the run.
+BUILDER = "sbc-builder"
 LONGEST_NAME = 253
 # The longest FQDN that a trunk can have: Microsoft Learn, New-CsOnlinePSTNGateway, parameter -Fqdn.
 LONGEST_TRUNK = 63
@@ -84,6 +86,8 @@ def check_customer(customer: Customer, clouds: Mapping[str, Mapping[str, Any]]) 
         mistakes.append(
             found("inventory_hostname", "cannot be a tag", "rename the host: a-z, 0-9 and '-' only, 200 at most")
         )
+    if customer.host == BUILDER:
+        mistakes.append(found("inventory_hostname", "is what playbooks/snapshot.yml calls its own host", "rename it"))
     mistakes += _check_names(customer)
     mistakes += _check_tenants(customer)
     if values.get("sbc_cloud") not in clouds:

@@ -126,6 +126,11 @@ def test_a_host_that_cannot_be_a_tag(host: str) -> None:
     assert "cannot be a tag" in str(mistake)
 
 
+def test_a_host_that_would_be_destroyed_as_the_builder_of_golden_images() -> None:
+    (mistake,) = check_customer(customer("sbc-builder"), CLOUDS)
+    assert "is what playbooks/snapshot.yml calls its own host" in str(mistake)
+
+
 def test_a_zone_of_ones_own_needs_no_domain() -> None:
     assert check_customer(customer(sbc_dns="manual", sbc_domain=None), CLOUDS) == []
 
