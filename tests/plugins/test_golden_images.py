@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from tests.plugins.support import TOKEN, Api, Failed, run_module
+from tests.plugins.support import ROOT, TOKEN, Api, Failed, run_module
 
 # Needs what `support` does to the path.
+from ansible.module_utils.digitalocean import fingerprint  # isort: skip
 from ansible.module_utils.golden_images import GoldenImage, mark  # isort: skip
 
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBVpxtvBTE8z3P3cVRdfNVNqbXqBSdGi1aeKv+3Jo4jM operator"
 BASE, REGION, PACKAGES = "debian-13-x64", "fra1", ["kamailio", "certbot"]
 MARK = mark(BASE, PACKAGES)
 NAME = f"sbc-golden-{BASE}-{MARK}-20261120T100000Z"
@@ -137,6 +140,29 @@ class TestSnapshot:
         api.control("POST", "tokens/refuse", {"token": TOKEN})
         for name, arguments in (("digitalocean_snapshot", {"name": NAME}), ("digitalocean_snapshot_info", INFO)):
             assert "401 Unauthorized" in failure(name, **arguments)
+
+
+def scopes(page: str, *, after: str) -> list[str]:
+    """The scopes that a page names in the paragraph after these words."""
+    paragraph = (ROOT / page).read_text().partition(after)[2].partition("\n\n")[0]
+    found = re.findall(r"`(\w+):([a-z_,]+)`", paragraph)
+    return [f"{noun}:{verb}" for noun, verbs in found for verb in verbs.split(",")]
+
+
+def test_the_documented_scopes_suffice(api: Api) -> None:
+    api.client.call("POST", "account/keys", {"name": "operator", "public_key": KEY})
+    needed = [*scopes("README.md", after="With custom scopes"), *scopes("docs/images.md", after="custom scopes needs")]
+    api.control("POST", "tokens/scopes", {"token": TOKEN, "scopes": needed})
+    builder = DROPLET | {"ssh_keys": [fingerprint(KEY)], "tags": ["sbc:builder"]}
+    number = run_module("digitalocean_droplet", **builder)["droplet"]["id"]
+    image = run_module("digitalocean_snapshot", name=NAME, droplet_id=number)["snapshot"]["id"]
+    run_module("digitalocean_snapshot", name=NAME, snapshot_id=image, tags=["sbc", f"sbc:golden:{MARK}"])
+    run_module("digitalocean_droplet", customer="contoso", droplet_id=number, state="absent")
+    assert run_module("digitalocean_droplet", **builder)["golden"] == NAME
+    run_module("digitalocean_firewall", name="sbc-contoso", inbound=[], tags=["sbc:customer:contoso"])
+    run_module("digitalocean_firewall", name="sbc-contoso", state="absent")
+    run_module("digitalocean_tags", names=["sbc:builder"], state="absent")
+    run_module("digitalocean_snapshot", name=NAME, snapshot_id=image, state="absent")
 
 
 class TestInfo:
