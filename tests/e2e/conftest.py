@@ -11,6 +11,13 @@ from lab.__main__ import control
 from tests.e2e import world
 
 
+@pytest.fixture(autouse=True)
+def judged() -> Iterator[None]:
+    """What each test asked of the lab's API is judged when it ends."""
+    yield
+    world.judge()
+
+
 @pytest.fixture(scope="session")
 def network_before() -> str:
     """The host's network without a lab, whatever was there before."""

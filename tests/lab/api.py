@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from aiohttp import web
 
 from lab import settings
 from lab.digitalocean import Account, MachineSpec, RecordsOnly, make_app, make_control
+from lab.dns import NameSpace, Server
 from tests.contract.validator import ON_PURPOSE
 
 ROOT = Path(__file__).parents[2]
@@ -52,12 +54,13 @@ class Hardware(RecordsOnly):
 
 
 class Lab:
-    """An API and its control interface in a thread of their own."""
+    """An API, its control interface and its zones' name server in a thread of their own; with `tls` HTTPS, too."""
 
-    def __init__(self, state: Path | None = None) -> None:
+    def __init__(self, state: Path | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.machines = Hardware()
         self.zones: list[dict[str, Any]] = []
-        self._state = state
+        self.names = NameSpace()
+        self._state, self._tls = state, tls
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -70,10 +73,13 @@ class Lab:
     async def _serve(self) -> None:
         async def publish(zones: dict[str, Any]) -> None:
             self.zones.append(zones)
+            self.names.set_zones(zones)
 
         self._stop = asyncio.Event()
         account = Account(self._state, domains=["voip.test"], on_zones_changed=publish)
         account.profile.update({"boot_seconds": 0.05, "address_seconds": 0.05, "action_seconds": 0.05})
+        resolver = Server(self.names)
+        self.dns_port = await resolver.start("127.0.0.1", 0)
         runners = []
         for app in (make_app(account, self.machines), make_control(account)):
             runner = web.AppRunner(app, access_log=None)
@@ -81,8 +87,12 @@ class Lab:
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             runners.append(runner)
         self.url, self.control_url = (f"http://127.0.0.1:{runner.addresses[0][1]}" for runner in runners)
+        if self._tls:
+            await web.TCPSite(runners[0], "127.0.0.1", 0, ssl_context=self._tls).start()
+            self.tls_url = f"https://localhost:{runners[0].addresses[1][1]}"
         self._ready.set()
         await self._stop.wait()
+        await resolver.stop()
         for runner in runners:
             await runner.cleanup()
 
