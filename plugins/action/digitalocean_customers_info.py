@@ -18,6 +18,7 @@ if (_utils := str(Path(__file__).resolve().parents[1] / "module_utils")) not in 
     ansible.module_utils.__path__.append(_utils)
 
 from ansible.module_utils.digitalocean import (
+    BACKUP_POLICIES,
     COMMON_TAG,
     LIBRARY_ERROR,
     ApiError,
@@ -29,7 +30,15 @@ from ansible.module_utils.digitalocean import (
 from ansible.module_utils.host_variables import customers_of, defaults_of, evaluated
 
 ACCOUNT = ("sbc_api_endpoint", "sbc_api_token")
-VARIABLES = (*ACCOUNT, "sbc_fqdn", "sbc_domain", "sbc_dns", "droplet_project", "droplet_reserved_ip")
+VARIABLES = (
+    *ACCOUNT,
+    "sbc_fqdn",
+    "sbc_domain",
+    "sbc_dns",
+    "droplet_project",
+    "droplet_reserved_ip",
+    "droplet_backup_policy",
+)
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # no types
@@ -80,6 +89,7 @@ def survey(client: Client, customers: dict[str, dict[str, Any]]) -> dict[str, Re
     _add_records(client, customers, seen)
     _add_reserved_ips(client, {host for host, values in customers.items() if values.get("droplet_reserved_ip")}, seen)
     _add_projects(client, customers, seen)
+    _add_backup_policies(client, {host for host, each in customers.items() if each.get("droplet_backup_policy")}, seen)
     return seen
 
 
@@ -134,6 +144,16 @@ def _add_projects(client: Client, customers: dict[str, dict[str, Any]], seen: di
             urns = [f"do:droplet:{each['id']}" for each in seen[host]["droplets"]]
             urns += [f"do:floatingip:{each['ip']}" for each in seen[host].get("reserved_ips", [])]
             seen[host] |= {"projects": projects, path: [each for urn in urns for each in found.get(urn, [])]}
+
+
+def _add_backup_policies(client: Client, hosts: set[str], seen: dict[str, Resource]) -> None:
+    """When the customer's droplets are backed up, which the list of droplets does not tell."""
+    if not hosts:
+        return
+    policies = client.backup_policies()
+    for host in hosts:
+        numbers = [str(each["id"]) for each in seen[host]["droplets"]]
+        seen[host][BACKUP_POLICIES] = {each: policies[each] for each in numbers if each in policies}
 
 
 def _by(things: Iterable[Any], keys: Callable[[Any], Iterable[Any]]) -> dict[Any, list[Any]]:

@@ -42,6 +42,7 @@ SUCCESSOR_TAG = "sbc:successor"
 RETIRED_TAG = "sbc:retired"
 # Before a digest of the user_data that a droplet was made with: the API does not give user_data back.
 USER_DATA_PREFIX = "sbc:user-data:"
+BACKUP_POLICIES = "droplets/backups/policies"
 BACKOFF_LONGEST = 8.0
 # Seconds that a droplet gets to shut down by itself before its power is cut.
 SHUTDOWN_LONGEST = 60
@@ -343,6 +344,21 @@ class Client(BaseAPI):  # type: ignore[misc]  # the library has no types
         except ValueError:
             self.act(number, {"type": "power_off"}, is_off, timeout)
 
+    def backup_policy(self, number: int) -> Resource:
+        """When a droplet's backups are made, as the API says it; empty if none are. Raises ApiError."""
+        policy: Resource | None = self.call("GET", f"droplets/{number}/backups/policy")["policy"].get("backup_policy")
+        return policy or {}
+
+    def backup_policies(self) -> dict[str, Resource]:
+        """The policies of all droplets that have one, by the droplet's number in words. Raises ApiError."""
+        found: dict[str, Resource] = {}
+        for page in itertools.count(1):
+            answer = self.call("GET", BACKUP_POLICIES, query={"page": page, "per_page": 200})
+            found |= {number: each.get("backup_policy") or {} for number, each in answer["policies"].items()}
+            if not (answer.get("links") or {}).get("pages", {}).get("next"):
+                break
+        return found
+
     def ensure_tag(self, name: str) -> None:
         """Create the tag unless it exists. Raises ApiError."""
         self.create("tags", "tag", {"name": name}, lambda: self.get(f"tags/{name}", "tag"))
@@ -411,6 +427,12 @@ class Survey(Client):
             if each["fingerprint"] == identifier:
                 return each
         raise Unseen
+
+    def backup_policy(self, number: int) -> Resource:
+        policy: Resource | None = self._seen.get(BACKUP_POLICIES, {}).get(str(number))
+        if policy is None:
+            raise Unseen
+        return policy
 
 
 def record_name(record: Resource, domain: str) -> str:

@@ -8,8 +8,8 @@ module: digitalocean_customers_info
 short_description: What the accounts hold of all customers of the play
 description:
   - Lists droplets, cloud firewalls, SSH keys and DNS records of the customers' accounts, 200 of a kind for each call,
-    so that a whole fleet is looked at with a handful of calls. Reserved addresses and projects are listed where a
-    customer wants them.
+    so that a whole fleet is looked at with a handful of calls. Reserved addresses, projects and the policies of
+    backups are listed where a customer wants them.
   - The other modules take a customer's part as O(digitalocean_droplet#module:seen), and ask nothing where it shows that
     all is as it should be.
   - Runs once for all hosts of the play, and changes nothing. With C(run_once), all of them have what it registers.
@@ -63,8 +63,8 @@ RETURN = r"""
 customers:
   description:
     - By customer, what concerns it of each list, as the API shows it, by the list's path (C(droplets), C(firewalls),
-      C(account/keys), C(domains/DOMAIN/records), C(reserved_ips), C(projects), C(projects/ID/resources)). A list that
-      nobody asked for is missing.
+      C(account/keys), C(domains/DOMAIN/records), C(reserved_ips), C(projects), C(projects/ID/resources)), and the
+      policies of C(droplets/backups/policies) by the droplet's number. A list that nobody asked for is missing.
     - Or C(error), one sentence, where the account could not be asked.
   returned: success
   type: dict

@@ -349,7 +349,7 @@ class CustomersDroplet:
 
     def present_policy(self, number: int) -> Resource:
         """As much of the droplet's backup policy as is wanted of it."""
-        policy = self.client.call("GET", f"droplets/{number}/backups/policy")["policy"].get("backup_policy") or {}
+        policy = self.client.backup_policy(number)
         return {name: policy.get(name) for name in self.policy}
 
     def mended(self, before: Resource, drift: list[Resource]) -> Resource:

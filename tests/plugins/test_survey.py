@@ -66,6 +66,24 @@ def test_it_is_believed_where_all_is_as_wanted(api: Api, name: str) -> None:
     }
 
 
+def test_the_policies_of_backups_are_one_more_call_for_all(api: Api) -> None:
+    fleet = Fleet(api, 3)
+    policy = {"plan": "weekly", "weekday": "SUN", "hour": 4}
+    backups: dict[str, Any] = {"backups": True, "backup_policy": policy}
+    wanted = {customer: fleet.wanted(customer)["digitalocean_droplet"] | backups for customer in fleet.customers}
+    for customer in fleet.customers[1:]:
+        run_module("digitalocean_droplet", **wanted[customer])
+    api.requests()
+    seen = survey(api.client, variables(fleet.customers, droplet_backup_policy=policy))
+    assert api.requests() == [*LISTS, "GET droplets/backups/policies 200"]
+    for customer in fleet.customers[1:]:
+        assert not run_module("digitalocean_droplet", seen=seen[customer], **wanted[customer])["changed"]
+    assert api.requests() == []
+    later = wanted[customer] | {"backup_policy": policy | {"hour": 8}}
+    assert run_module("digitalocean_droplet", seen=seen[customer], **later)["changed"]
+    assert run_module("digitalocean_droplet", seen=seen[fleet.customers[0]], **wanted[fleet.customers[0]])["changed"]
+
+
 def test_a_droplet_that_was_still_starting_is_waited_for(api: Api) -> None:
     api.control("POST", "account", {"boot_seconds": 2.0})
     api.droplet("sbc", "sbc:customer:contoso", wait=False)
