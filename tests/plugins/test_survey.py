@@ -140,16 +140,27 @@ def test_a_name_of_another_customer_is_not_ones_own(api: Api) -> None:
 
 def test_the_playbook_asks_once_for_all(api: Api, tmp_path: Path) -> None:
     fleet = Fleet(api, 3)
-    directory = inventory(
-        tmp_path / "inventory", api, {each: {"sbc_fqdn": f"{each}.{DOMAIN}"} for each in fleet.customers}
-    )
+    hosts: dict[str, dict[str, Any]] = {each: {"sbc_fqdn": f"{each}.{DOMAIN}"} for each in fleet.customers}
+    keeper = fleet.customers[0]
+    hosts[keeper]["droplet_reserved_ip"] = True
+    directory = inventory(tmp_path / "inventory", api, hosts, droplet_project="Telephony")
     first = changes(provision(directory))
     assert all(first[customer] for customer in fleet.customers)
+
+    (reserved,) = api.client.get_all("reserved_ips", "reserved_ips")
+    records = {each["name"]: each["data"] for each in api.client.get_all(f"domains/{DOMAIN}/records", "domain_records")}
+    assert {customer: records[customer] for customer in fleet.customers} == fleet.addresses | {keeper: reserved["ip"]}
+    assert (directory / "state" / keeper / "reserved_ip").read_text() == reserved["ip"] + "\n"
+    (project,) = (each for each in api.client.get_all("projects", "projects") if each["name"] == "Telephony")
+    filed = f"projects/{project['id']}/resources"
+    assert len(api.client.get_all(filed, "resources")) == 4
+
     api.requests()
     again = changes(provision(directory))
     assert again == dict.fromkeys([*fleet.customers, "localhost"], 0)
     # The inventory plugin has its own list of droplets.
-    assert api.requests() == [LISTS[0], *LISTS]
+    also = ["GET reserved_ips 200", "GET projects 200", f"GET {filed} 200"]
+    assert api.requests() == [LISTS[0], *LISTS, *also]
 
 
 def test_an_account_that_does_not_answer_stops_its_own_customers_only(api: Api, tmp_path: Path) -> None:
