@@ -165,6 +165,10 @@ class Account:
         for droplet in self.droplets:
             if droplet.status != "off":
                 self._live(droplet, self._boot(droplet))
+        for reserved in self.reserved_ips.all():
+            self.actions.end("reserved_ip", reserved.number, "errored")
+            if reserved.droplet_id is not None:
+                await self.machines.route(reserved.ip, self.anchor_of(self.droplets.get(reserved.droplet_id)))
         await self.commit()
 
     async def stop(self) -> None:
@@ -179,6 +183,8 @@ class Account:
 
     async def reset(self) -> None:
         """Destroy all machines and begin again: an empty account, no faults, no log; ids are never reused."""
+        for work in list(self._working):
+            work.cancel()
         for droplet_id in list(self.droplets.ids()):
             await self.destroy_droplet(droplet_id)
         for snapshot in self.images.snapshots():
@@ -483,7 +489,7 @@ class Account:
             "features": droplet.features,
             "backup_ids": [],
             "next_backup_window": backups.next_window(droplet.backup_policy),
-            "snapshot_ids": droplet.snapshot_ids,
+            "snapshot_ids": [snapshot.id for snapshot in self.images.of(droplet.id)],
             "image": self.images.document(droplet.image),
             "volume_ids": [],
             "size": size,
@@ -516,6 +522,10 @@ class Account:
             ),
         ]
 
+    def anchor_of(self, droplet: Droplet) -> str:
+        """The address at which what is sent to a droplet's reserved IP arrives."""
+        return str(_ANCHORS[self.droplets.host_of(droplet)])
+
     def machine_spec(self, droplet: Droplet) -> MachineSpec:
         image = self.images.document(droplet.image)
         return MachineSpec(
@@ -527,7 +537,7 @@ class Account:
             address=droplet.address,
             prefix=self.droplets.network.prefixlen,
             gateway=self._gateway,
-            anchor=str(_ANCHORS[self.droplets.host_of(droplet)]),
+            anchor=self.anchor_of(droplet),
             user_data=droplet.user_data,
             public_keys=tuple(droplet.public_keys),
         )
@@ -565,9 +575,6 @@ class Account:
 
     async def delete_snapshot(self, identifier: Any) -> None:
         snapshot = self.images.delete(identifier)
-        if snapshot.droplet_id in self.droplets:
-            droplet = self.droplets.get(snapshot.droplet_id)
-            droplet.snapshot_ids = [id for id in droplet.snapshot_ids if id != snapshot.id]
         await self.machines.delete_snapshot(str(snapshot.id))
 
     def transfer_snapshot(self, identifier: Any, region: Any) -> JSON:
@@ -655,7 +662,7 @@ class Account:
         status = "errored"
         try:
             if droplet is None or droplet.id in self.droplets:
-                await self.machines.route(reserved.ip, None if droplet is None else self.machine_spec(droplet).anchor)
+                await self.machines.route(reserved.ip, None if droplet is None else self.anchor_of(droplet))
                 reserved.droplet_id = None if droplet is None else droplet.id
                 status = "completed"
         except Exception:
@@ -737,7 +744,6 @@ class Account:
         image = self.images.document(droplet.image)
         base = image["slug"] or self.images.base_of(droplet.image)
         snapshot = self.images.begin(name, droplet.id, base, droplet.region, droplet.disk)
-        droplet.snapshot_ids = [*droplet.snapshot_ids, snapshot.id]
         await asyncio.sleep(self.profile.action_seconds)
         async with self._machine(droplet.id).lock:
             size = await self.machines.snapshot(droplet.id, str(snapshot.id))

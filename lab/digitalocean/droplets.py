@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from lab import settings
@@ -32,7 +32,6 @@ class Droplet:
     tags: list[str]
     features: list[str]
     backup_policy: JSON | None = None
-    snapshot_ids: list[int] = field(default_factory=list)
     status: str = "new"
     has_address: bool = False
 

@@ -111,6 +111,10 @@ class Images:
     def ready(self) -> list[Snapshot]:
         return [snapshot for snapshot in self.snapshots() if snapshot.status == "available"]
 
+    def of(self, droplet_id: int) -> list[Snapshot]:
+        """Those of one droplet, which may be gone."""
+        return [snapshot for snapshot in self.ready() if snapshot.droplet_id == droplet_id]
+
     def documents(self, *, private: bool = False, kind: str | None = None, tag: str | None = None) -> list[JSON]:
         """What GET /v2/images lists: everything, or the account's own only, or one kind, or those with a tag."""
         own = [snapshot.image() for snapshot in self.snapshots()]

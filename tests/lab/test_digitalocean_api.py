@@ -657,6 +657,8 @@ def test_an_account_survives_its_process(tmp_path: Path) -> None:
     active = first.active(tags=["sbc"], user_data="secret")
     first.ok("POST", "/firewalls", {"name": "fw", "inbound_rules": [SSH], "tags": ["sbc"]})
     first.control("POST", "/account", {"boot_seconds": 30.0})
+    reserved = first.ok("POST", "/reserved_ips", {"droplet_id": active["id"]})["reserved_ip"]
+    until(lambda: first.ok("GET", f"/reserved_ips/{reserved['ip']}")["reserved_ip"], lambda r: r["droplet"])
     unfinished = first.ok("POST", "/droplets", DROPLET)["droplet"]
     first.control("POST", "/account", {"boot_seconds": 0.0})
     before = first.control("GET", "/state")
@@ -670,7 +672,9 @@ def test_an_account_survives_its_process(tmp_path: Path) -> None:
     assert [d["id"] for d in droplets] == [active["id"], unfinished["id"]]
     assert second.machines.specs[active["id"]].user_data == "secret"
     assert second.machines.firewalls[active["id"]] is not None
-    assert second.control("GET", "/state")["firewalls"] == before["firewalls"]
+    assert second.machines.routes == {reserved["ip"]: second.machines.specs[active["id"]].anchor}
+    for part in ("firewalls", "reserved_ips", "projects"):
+        assert second.control("GET", "/state")[part] == before[part]
     second.close()
 
 

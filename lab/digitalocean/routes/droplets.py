@@ -72,8 +72,7 @@ async def droplet_firewalls(request: web.Request) -> web.Response:
 async def droplet_snapshots(request: web.Request) -> web.Response:
     account = account_of(request)
     droplet = account.droplets.get(number_of(request, "droplet"))
-    snapshots = [account.images.snapshot(id) for id in droplet.snapshot_ids]
-    return page(request, "snapshots", snapshots, Snapshot.of_droplet)
+    return page(request, "snapshots", account.images.of(droplet.id), Snapshot.of_droplet)
 
 
 async def droplet_backups(request: web.Request) -> web.Response:
