@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -218,8 +219,9 @@ class Client(BaseAPI):  # type: ignore[misc]  # the library has no types
         if not isinstance(body, dict):
             body = {}
         message = body.get("message") or answer.reason or "an error without a message"
-        if answer.status_code == HTTPStatus.TOO_MANY_REQUESTS and "retry-after" not in answer.headers:
-            message += f" (the limit resets at {answer.headers.get('ratelimit-reset', 'an unknown time')}, unix time)"
+        if answer.status_code == HTTPStatus.TOO_MANY_REQUESTS and (reset := _end_of_hour(answer.headers)):
+            again = datetime.fromtimestamp(reset, UTC)
+            message += f" The account's requests of the hour are used up: run it again after {again:%H:%M:%S} UTC"
         request_id = body.get("request_id") or answer.headers.get("x-request-id", "")
         return ApiError(
             method, path, self._redacted(message), answer.status_code, str(body.get("id", "")), str(request_id)
@@ -270,15 +272,27 @@ class Client(BaseAPI):  # type: ignore[misc]  # the library has no types
             raise ApiError("GET", path, self._redacted(str(problem))) from problem
         return found
 
-    def delete(self, path: str, body: Resource | None = None) -> bool:
-        """Whether there was something to delete. Raises ApiError."""
+    def delete(self, path: str, body: Resource | None = None, gone: Callable[[], bool] | None = None) -> bool:
+        """Whether there was something to delete. Raises ApiError, also for a 404 that is not true.
+
+        gone: tells whether there is nothing to delete any more; without it, the path itself is asked.
+        """
         try:
             self.call("DELETE", path, body)
         except ApiError as error:
-            if error.status == HTTPStatus.NOT_FOUND:
+            if error.status == HTTPStatus.NOT_FOUND and (gone or (lambda: self._is_gone(path)))():
                 return False
             raise
         return True
+
+    def _is_gone(self, path: str) -> bool:
+        try:
+            self.call("GET", path)
+        except ApiError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return True
+            raise
+        return False
 
     def create(self, path: str, key: str, body: Resource, find: Callable[[], Resource | None]) -> Resource:
         """Create exactly one resource: a POST that may have been carried out is repeated only if find() finds nothing.
@@ -370,7 +384,12 @@ class Client(BaseAPI):  # type: ignore[misc]  # the library has no types
 
     def untag_droplet(self, number: int, tag: str) -> None:
         """Take a tag off a droplet, if it has it. Raises ApiError."""
-        self.delete(f"tags/{tag}/resources", _tagged(number))
+
+        def gone() -> bool:
+            droplet = self.get(f"droplets/{number}", "droplet")
+            return droplet is None or tag not in droplet["tags"]
+
+        self.delete(f"tags/{tag}/resources", _tagged(number), gone)
 
     def destroy_droplet(self, droplet: Resource, timeout: float) -> None:
         """Destroy a droplet and wait until it is gone, and with it the tag that tells its user_data.
@@ -459,9 +478,16 @@ def _rate_limit_pause(headers: Mapping[str, str], backoff: float) -> float:
     """Seconds to wait after a 429: retry-after comes with the burst limit only, the hourly one says when it resets."""
     if (after := headers.get("retry-after", "")).isdigit():
         return float(after) + random.uniform(0, 0.5)
-    if headers.get("ratelimit-remaining") == "0" and (reset := headers.get("ratelimit-reset", "")).isdigit():
-        return max(backoff, float(reset) - time.time())
+    if reset := _end_of_hour(headers):
+        return max(backoff, reset - time.time())
     return backoff
+
+
+def _end_of_hour(headers: Mapping[str, str]) -> int | None:
+    """When (Unix seconds) there are requests again, if it is those of the hour that are used up."""
+    used_up = headers.get("ratelimit-remaining") == "0" and "retry-after" not in headers
+    reset = headers.get("ratelimit-reset", "")
+    return int(reset) if used_up and reset.isdigit() else None
 
 
 def make_module(argument_spec: Resource, **keywords: Any) -> AnsibleModule:

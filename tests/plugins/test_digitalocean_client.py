@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -47,10 +48,19 @@ def test_retry_after_is_honoured(api: Api, pauses: list[float]) -> None:
 
 
 def test_an_exhausted_hour_fails_and_says_until_when(api: Api) -> None:
-    api.fault("429", count=100)
-    with pytest.raises(ApiError, match=r"429 too_many_requests: .* resets at \d+") as caught:
-        Client(TOKEN, api.endpoint, patience=0.1).call("GET", "account")
+    api.control("POST", "account", {"requests_per_hour": 1})
+    api.client.call("GET", "account")
+    began = time.monotonic()
+    with pytest.raises(ApiError, match=r"429 .* used up: run it again after \d\d:\d\d:\d\d UTC") as caught:
+        api.client.call("GET", "account")
     assert caught.value.status == 429
+    assert time.monotonic() - began < 60
+
+
+def test_a_limit_without_an_end_is_waited_out_for_a_while(api: Api) -> None:
+    api.fault("429", count=100)
+    with pytest.raises(ApiError, match="GET account: 429 too_many_requests: API Rate limit exceeded"):
+        Client(TOKEN, api.endpoint, patience=0.1).call("GET", "account")
 
 
 def test_an_error_keeps_what_support_asks_for(api: Api) -> None:
