@@ -7,6 +7,14 @@ import pytest
 from tests.contract.judge import JUDGE
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-outcomes",
+        action="store_true",
+        help="write what the tests find into the tables of docs/, comparing nothing",
+    )
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if JUDGE.contract is None:
         terminalreporter.section("NO CONTRACT CHECK", sep="!", red=True, bold=True)

@@ -38,6 +38,7 @@ def empty_lab(network_before: str) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def rehearsal(empty_lab: None) -> tuple[world.Run, set[str]]:
     """A rollout in check mode where nothing exists yet, and the methods of the API calls that it made."""
+    control("DELETE", "requests")
     done = world.playbook("site.yml", "--check", "--diff")
     return done, {entry["method"] for entry in control("GET", "requests")["requests"]}
 
