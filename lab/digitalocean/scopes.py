@@ -49,6 +49,8 @@ def alternatives(method: str, path: str) -> list[set[str]]:
         return [{f"ssh_key:{_VERBS[method]}"}]
     if words[-1:] == ["firewalls"]:
         return [{"firewall:read"}]
+    if words[-1:] == ["status"]:
+        return [{"droplet:delete"}]
     if first == "projects" and words[-1:] == ["resources"] and method == "POST":
         return [{"project:assign_resource"}, {"project:update"}]
     if first == "snapshots" and words and method == "DELETE":

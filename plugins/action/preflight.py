@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -22,24 +23,30 @@ from ansible.module_utils.certificate_rules import FILES, check_files, limit_war
 from ansible.module_utils.digitalocean import (
     COMMON_TAG,
     LIBRARY_ERROR,
-    TAG_PREFIX,
+    SUCCESSOR_TAG,
     ApiError,
     Client,
+    Resource,
+    customer_tag,
 )
 from ansible.module_utils.host_variables import customers_of, defaults_of, evaluated
 from ansible.module_utils.preflight_rules import (
     Account,
     Customer,
     Mistake,
+    Reserved,
     check_account,
     check_customer,
     check_endpoint,
     check_together,
     is_host_name,
+    wants_address,
 )
 from ansible.module_utils.saved_certificates import Saved, SavedError
+from ansible.module_utils.token_scopes import DESTROYING, FILING, READING, RESERVING, WRITING, Question, naming
+from ansible.module_utils.token_scopes import missing as scopes_missing
 
-TOKEN, CLOUDS = "sbc_api_token", "sbc_clouds"
+TOKEN, CLOUDS, REMEMBERED = "sbc_api_token", "sbc_clouds", "sbc_reserved_ip_file"
 VARIABLES = (
     "inventory_hostname",
     "inventory_file",
@@ -60,6 +67,9 @@ VARIABLES = (
     "droplet_size",
     "droplet_image",
     "droplet_ssh_public_key",
+    "droplet_reserved_ip",
+    "droplet_project",
+    REMEMBERED,
     "certificate_directory",
     "certificate_directories",
     FILES,
@@ -90,6 +100,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # no types
             {
                 "defaults": {"type": "list", "elements": "path", "required": True},
                 "group": {"type": "str", "default": "sbc"},
+                "beside": {"type": "int", "default": 0},
             }
         )
         if LIBRARY_ERROR:
@@ -111,6 +122,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # no types
             values, problems = evaluated(self, variables, VARIABLES)
             tokens[host] = str(values.pop(TOKEN, "") or os.environ.get("DIGITALOCEAN_ACCESS_TOKEN", ""))
             clouds = dict(values.pop(CLOUDS, {}))
+            values["remembered_address"] = _remembered(values.pop(REMEMBERED, None))
             customer = Customer(host, _place(values.pop("inventory_file", None)), values)
             customers.append(customer)
             mistakes += [
@@ -125,9 +137,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # no types
         mistakes += check_together(customers)
         new: list[str] = []
         for (endpoint, token), those in _accounts(customers, tokens, mistakes):
-            account = _account(Client(token, endpoint, attempts=3), those, mistakes)
+            client = Client(token, endpoint, attempts=3)
+            account = _account(client, those, arguments["beside"], task_vars["ansible_check_mode"], mistakes)
             if account:
-                mistakes += check_account(those, account)
+                mistakes += check_account(those, account, arguments["beside"])
                 new += [each.host for each in those if each.host not in account.customers]
         if mistakes:
             return _failure(mistakes) | {"warnings": warnings}
@@ -160,6 +173,14 @@ def _place(file: str | None) -> str:
     return f"{os.path.relpath(file)} or {os.path.relpath(Path(file).parent / 'group_vars' / 'sbc.yml')}"
 
 
+def _remembered(file: str | None) -> str | None:
+    """The reserved IP that the customer had before."""
+    try:
+        return Path(file).read_text().strip() or None if file else None
+    except FileNotFoundError:
+        return None
+
+
 def _accounts(
     customers: list[Customer], tokens: dict[str, str], mistakes: list[Mistake]
 ) -> Iterator[tuple[tuple[str, str], list[Customer]]]:
@@ -178,53 +199,124 @@ def _accounts(
             mistakes.append(Mistake(_names(those), "DIGITALOCEAN_ACCESS_TOKEN", None, "is missing", TOKEN_REMEDY))
 
 
-def _account(client: Client, customers: list[Customer], mistakes: list[Mistake]) -> Account | None:
+def _account(
+    client: Client, customers: list[Customer], beside: int, check_mode: bool, mistakes: list[Mistake]
+) -> Account | None:
+    """What the account says, or None and a mistake when it does not say it."""
+    names, endpoint = _names(customers), client.end_point
+    missing: list[str] = []
     try:
-        return _ask(client, customers)
+        account = _ask(client, customers, beside, missing)
+        questions = _questions(customers, account, beside, check_mode)
+        missing += scopes_missing(client, questions)
     except ApiError as error:
-        names, endpoint = _names(customers), client.end_point
         if error.status == HTTPStatus.UNAUTHORIZED:
             wrong = ("DIGITALOCEAN_ACCESS_TOKEN", None, f"is refused by {endpoint} ({error})", TOKEN_REMEDY)
-        elif error.status == HTTPStatus.FORBIDDEN:
-            wrong = ("DIGITALOCEAN_ACCESS_TOKEN", None, f"does not suffice ({error})", TOKEN_REMEDY)
         else:
             remedy = "see whether the address is right and the network lets it through, then repeat"
             wrong = ("sbc_api_endpoint", endpoint, f"is of no help ({error})", remedy)
         mistakes.append(Mistake(names, *wrong))
         return None
+    if not missing:
+        return account
+    scopes = ", ".join(sorted(set(missing)))
+    remedy = "make a token that has them, too, or one with full access (the README lists all scopes that are needed)"
+    mistakes.append(Mistake(names, "DIGITALOCEAN_ACCESS_TOKEN", None, f"lacks scopes at {endpoint}: {scopes}", remedy))
+    # What a token may not see looks as if it were not there.
+    return None if any(scope.endswith(":read") for scope in missing) else account
 
 
-def _ask(client: Client, customers: list[Customer]) -> Account:
-    """Seven questions or so, however many customers. Raises ApiError."""
-    account = client.call("GET", "account")["account"]
-    tags = {tag for each in client.get_all("droplets", "droplets", tag_name=COMMON_TAG) for tag in each["tags"]}
-    owners = frozenset(each.host for each in customers if f"{TAG_PREFIX}customer:{each.host}" in tags)
-    droplets = len(owners)
-    if droplets < len(customers):
-        droplets = client.call("GET", "droplets", query={"per_page": 1})["meta"]["total"]
-    domains = {
+def _ask(client: Client, customers: list[Customer], beside: int, missing: list[str]) -> Account:
+    """Eight questions or so, however many customers; scopes without which one is refused become missing.
+
+    Raises ApiError.
+    """
+
+    def listed(scope: str, path: str, key: str, **filters: str) -> list[Resource]:
+        everything: list[Resource] = []
+        with _noted(scope, missing):
+            everything = client.get_all(path, key, **filters)
+        return everything
+
+    account: Resource = {}
+    with _noted("account:read", missing):
+        account = client.call("GET", "account")["account"]
+    found = [set(each["tags"]) for each in listed("droplet:read", "droplets", "droplets", tag_name=COMMON_TAG)]
+    tags, beside_them = set().union(*found), set().union(*(each for each in found if SUCCESSOR_TAG in each))
+    owners = frozenset(each.host for each in customers if customer_tag(each.host) in tags)
+    droplets = len(found)
+    if beside or len(owners) < len(customers):
+        with _noted("droplet:read", missing):
+            droplets = client.call("GET", "droplets", query={"per_page": 1})["meta"]["total"]
+    known = set()
+    with _noted("domain:read", missing):
+        known = {name for name in _domains(customers) if client.get(f"domains/{name}", "domain")}
+    images = {}
+    with _noted("image:read", missing):
+        for slug in {str(each.values["droplet_image"]) for each in customers if each.values.get("droplet_image")}:
+            if image := client.get(f"images/{slug}", "image"):
+                images[slug] = frozenset(image["regions"])
+    wanted = any(wants_address(each) for each in customers)
+    reserved = listed("reserved_ip:read", "reserved_ips", "reserved_ips") if wanted else []
+    if any(each.values.get("droplet_project") for each in customers):
+        listed("project:read", "projects", "projects")
+    return Account(
+        status=account.get("status", "active"),
+        droplet_limit=account.get("droplet_limit"),
+        droplets=droplets,
+        customers=owners,
+        successors=frozenset(each for each in owners if customer_tag(each) in beside_them),
+        domains=frozenset(known),
+        regions=frozenset(each["slug"] for each in listed("regions:read", "regions", "regions") if each["available"]),
+        sizes={
+            each["slug"]: frozenset(each["regions"])
+            for each in listed("sizes:read", "sizes", "sizes")
+            if each.get("available", True)
+        },
+        images=images,
+        reserved_limit=account.get("floating_ip_limit"),
+        reserved={each["ip"]: _reserved(each, owners) for each in reserved},
+    )
+
+
+def _domains(customers: list[Customer]) -> set[str]:
+    """The domains whose records are to be made."""
+    return {
         each.values["sbc_domain"]
         for each in customers
         if each.values.get("sbc_dns") == "digitalocean" and is_host_name(each.values.get("sbc_domain"))
     }
-    images = {}
-    for slug in {str(each.values["droplet_image"]) for each in customers if each.values.get("droplet_image")}:
-        if image := client.get(f"images/{slug}", "image"):
-            images[slug] = frozenset(image["regions"])
-    return Account(
-        status=account["status"],
-        droplet_limit=account["droplet_limit"],
-        droplets=droplets,
-        customers=owners,
-        domains=frozenset(name for name in domains if client.get(f"domains/{name}", "domain")),
-        regions=frozenset(each["slug"] for each in client.get_all("regions", "regions") if each["available"]),
-        sizes={
-            each["slug"]: frozenset(each["regions"])
-            for each in client.get_all("sizes", "sizes")
-            if each.get("available", True)
-        },
-        images=images,
-    )
+
+
+@contextmanager
+def _noted(scope: str, missing: list[str]) -> Iterator[None]:
+    """A refusal for want of a scope is noted, and no error."""
+    try:
+        yield
+    except ApiError as error:
+        if error.status != HTTPStatus.FORBIDDEN:
+            raise
+        missing.append(scope)
+
+
+def _reserved(found: Resource, owners: Iterable[str]) -> Reserved:
+    droplet = found["droplet"] or {}
+    owner = next((each for each in owners if customer_tag(each) in droplet.get("tags", ())), None)
+    return Reserved(found["region"]["slug"], owner, droplet.get("name"))
+
+
+def _questions(customers: list[Customer], account: Account, beside: int, check_mode: bool) -> list[Question]:
+    """What has to be known of the token where something is to be made; a rehearsal asks what is read only."""
+    if not beside and all(each.host in account.customers for each in customers):
+        return []
+    if check_mode:
+        return list(READING)
+    questions = [*READING, *WRITING, *map(naming, sorted(_domains(customers)))]
+    if any(wants_address(each) for each in customers):
+        questions += RESERVING
+    if any(each.values.get("droplet_project") for each in customers):
+        questions += FILING
+    return questions + list(DESTROYING if beside else ())
 
 
 def _names(customers: list[Customer]) -> str:

@@ -49,17 +49,33 @@ class Customer:
 
 
 @dataclass(frozen=True)
+class Reserved:
+    """A reserved IP: its region, the customer whose droplet it leads to, and that droplet's name (None: nowhere)."""
+
+    region: str
+    customer: str | None = None
+    droplet: str | None = None
+
+
+@dataclass(frozen=True)
 class Account:
-    """What the API says; customers are those that have a droplet, regions and images map a slug to what it allows."""
+    """What the API says. Customers are those that have a droplet, successors those with one to replace it besides.
+
+    Sizes and images map a slug to the regions that have it, reserved maps an address to what it is; a limit that the
+    API does not tell is None.
+    """
 
     status: str
-    droplet_limit: int
+    droplet_limit: int | None
     droplets: int
     customers: frozenset[str] = frozenset()
+    successors: frozenset[str] = frozenset()
     domains: frozenset[str] = frozenset()
     regions: frozenset[str] = frozenset()
     sizes: Mapping[str, frozenset[str]] = field(default_factory=dict)
     images: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    reserved_limit: int | None = None
+    reserved: Mapping[str, Reserved] = field(default_factory=dict)
 
 
 def is_host_name(name: Any) -> bool:
@@ -99,6 +115,7 @@ def check_customer(customer: Customer, clouds: Mapping[str, Mapping[str, Any]]) 
         mistakes.append(found("sbc_contact_email", problem, "write one such as it@example.com"))
     mistakes += _check_sources(customer)
     mistakes += _check_probe(customer)
+    mistakes += _check_address(customer)
     if "droplet_ssh_public_key" in values:
         try:
             fingerprint(str(values["droplet_ssh_public_key"]))
@@ -270,8 +287,11 @@ def check_endpoint(customer: Customer, environment: str | None) -> list[Mistake]
     return []
 
 
-def check_account(customers: list[Customer], account: Account) -> list[Mistake]:
-    """Mistakes that only the account can show, for the customers that use it."""
+def check_account(customers: list[Customer], account: Account, beside: int = 0) -> list[Mistake]:
+    """Mistakes that only the account can show, for the customers that use it.
+
+    `beside` is how many droplets are built beside those that customers have, at a time.
+    """
     mistakes = []
     if account.status == "locked":
         mistakes.append(
@@ -279,18 +299,77 @@ def check_account(customers: list[Customer], account: Account) -> list[Mistake]:
         )
     for customer in customers:
         mistakes += _check_order(customer, account)
-    new = [customer.host for customer in customers if customer.host not in account.customers]
-    if account.droplets + len(new) > account.droplet_limit:
+    new = [each.host for each in customers if each.host not in account.customers]
+    alone = [each.host for each in customers if each.host in account.customers and each.host not in account.successors]
+    more = len(new) + min(beside, len(alone))
+    if account.droplet_limit is not None and account.droplets + more > account.droplet_limit:
+        whose = f"{len(new)} would be created ({', '.join(new)})" if new else f"{more} would be created beside them"
         mistakes.append(
             Mistake(
                 "account",
                 "droplet_limit",
                 account.droplet_limit,
-                f"is too low: {account.droplets} exist, and {len(new)} would be created ({', '.join(new)})",
+                f"is too low: {account.droplets} exist, and {whose}",
                 "ask DigitalOcean to raise it, destroy droplets that nobody needs, or run with --limit",
             )
         )
+    return mistakes + _check_addresses(customers, account)
+
+
+def wants_address(customer: Customer) -> bool:
+    """Whether a reserved IP shall lead to the customer's droplet."""
+    return str(customer.values.get("droplet_reserved_ip", "")).lower() not in ("false", "no", "", "none")
+
+
+def _check_address(customer: Customer) -> list[Mistake]:
+    value = str(customer.values.get("droplet_reserved_ip", ""))
+    if not wants_address(customer) or value.lower() in ("true", "yes"):
+        return []
+    try:
+        ipaddress.IPv4Address(value)
+    except ValueError:
+        remedy = "write true, false or an IPv4 address of the account, such as 198.51.100.7"
+        return [customer.mistake("droplet_reserved_ip", "is no address", remedy)]
+    return []
+
+
+def _check_addresses(customers: list[Customer], account: Account) -> list[Mistake]:
+    """Whether the reserved IPs that are asked for are there, or can be made."""
+    mistakes, new = [], []
+    taken: dict[str, str] = {}
+    held = {reserved.customer for reserved in account.reserved.values()}
+    for customer in filter(wants_address, customers):
+        written = str(customer.values["droplet_reserved_ip"])
+        address = written if "." in written else customer.values.get("remembered_address")
+        if not address:
+            new += [customer.host] if customer.host not in held else []
+            continue
+        if wrong := _address_mistake(customer, address, account, taken.setdefault(address, customer.host)):
+            mistakes.append(Mistake(customer.host, "droplet_reserved_ip", address, *wrong))
+    limit, exist = account.reserved_limit, len(account.reserved)
+    if new and limit is not None and exist + len(new) > limit:
+        problem = f"is too low: {exist} reserved IPs exist, and {len(new)} would be made ({', '.join(new)})"
+        remedy = "ask DigitalOcean to raise it, give back one that nobody needs, or say droplet_reserved_ip: false"
+        mistakes.append(Mistake("account", "floating_ip_limit", limit, problem, remedy))
     return mistakes
+
+
+def _address_mistake(customer: Customer, address: str, account: Account, owner: str) -> tuple[str, str] | None:
+    """What is wrong with a certain address for a customer, and what to do."""
+    known, region = account.reserved.get(address), customer.values.get("droplet_region")
+    if known is None:
+        have = ", ".join(sorted(account.reserved)) or "none"
+        forget = "" if "." in str(customer.values["droplet_reserved_ip"]) else ", or remove state/HOST/reserved_ip"
+        return f"is no reserved IP of this account, which has {have}", f"correct it{forget} ({customer.place})"
+    if known.region != region:
+        remedy = f"choose another address, or that region ({customer.place})"
+        return f"is bound to {known.region}, and droplet_region is {region}", remedy
+    if owner != customer.host:
+        return f"is {owner}'s already", f"give each customer an address of its own ({customer.place})"
+    if known.droplet and known.customer != customer.host:
+        remedy = "unassign it there in DigitalOcean's control panel if it shall move, or choose another"
+        return f"leads to another droplet, {known.droplet}", f"{remedy} ({customer.place})"
+    return None
 
 
 def _check_order(customer: Customer, account: Account) -> list[Mistake]:

@@ -11,6 +11,9 @@ description:
     and fails with one list of all mistakes; each names variable, value, what is wrong and what to do.
   - Warns of a customer that asked for so many certificates in the last 7 days that the authority may refuse the next.
   - Judges a certificate of the customer's own (C(sbc_certificate_files)) by the probe's rules.
+  - Counts what is to be made against the account's limits of droplets and reserved IPs.
+  - Names the scopes that the token lacks. Where something is to be made it also asks, though not in check mode, whether
+    the token may write; these questions are about things that do not exist or cannot be had, so that nothing is made.
   - Runs once for all hosts of the play, and changes nothing.
   - The API token is each customer's variable C(sbc_api_token), else the environment's E(DIGITALOCEAN_ACCESS_TOKEN).
   - The API's endpoint is the variable C(sbc_api_endpoint). An E(DIGITALOCEAN_END_POINT) in the environment that differs
@@ -28,6 +31,11 @@ options:
     description: The group whose hosts are customers.
     type: str
     default: sbc
+  beside:
+    description:
+      - How many droplets the run builds beside those that customers have, at a time. A replacement builds one.
+    type: int
+    default: 0
 requirements:
   - python-digitalocean >= 1.17
 attributes:

@@ -9,6 +9,7 @@ import pytest
 from ansible.module_utils.preflight_rules import (
     Account,
     Customer,
+    Reserved,
     check_account,
     check_customer,
     check_endpoint,
@@ -109,6 +110,8 @@ def test_nothing_to_say_of_a_good_customer() -> None:
         ("sbc_tenants", ["eu.fabrikam.sbc1.example.com"], "is 2 labels below sbc1.example.com"),
         ("sbc_tenants", ["fabrikam.sbc1.example.com", "fabrikam.sbc1.example.com"], "is there twice"),
         ("sbc_tenant_records", "all", "is unknown"),
+        ("droplet_reserved_ip", "198.51.100", "is no address; write true, false or an IPv4 address"),
+        ("droplet_reserved_ip", "please", "is no address"),
     ],
 )
 def test_one_mistake(variable: str, value: Any, problem: str) -> None:
@@ -229,6 +232,69 @@ def test_the_limit_counts_only_who_has_no_droplet() -> None:
     (mistake,) = check_account(both, ACCOUNT)
     assert "droplet_limit = 2: is too low: 1 exist, and 2 would be created (contoso, fabrikam)" in str(mistake)
     assert check_account(both, replace(ACCOUNT, customers=frozenset({"contoso"}))) == []
+
+
+def test_a_replacement_needs_room_for_one_droplet_more() -> None:
+    both = [customer(), customer("fabrikam")]
+    full = replace(ACCOUNT, droplets=2, customers=frozenset({"contoso", "fabrikam"}))
+    assert check_account(both, full) == []
+    (mistake,) = check_account(both, full, beside=1)
+    assert "droplet_limit = 2: is too low: 2 exist, and 1 would be created beside them; ask DigitalOcean" in str(
+        mistake
+    )
+    assert check_account(both, replace(full, droplet_limit=3), beside=1) == []
+    begun = replace(full, successors=full.customers)
+    assert check_account(both, begun, beside=1) == [], "successors that are there already are counted"
+
+
+def test_a_limit_that_is_not_told_is_none() -> None:
+    assert check_account([customer()], replace(ACCOUNT, droplet_limit=None, droplets=9)) == []
+
+
+@pytest.mark.parametrize("value", [False, "false", "", None])
+def test_who_wants_no_reserved_ip_needs_none(value: Any) -> None:
+    assert check_account([customer(droplet_reserved_ip=value)], replace(ACCOUNT, reserved_limit=0)) == []
+
+
+def test_reserved_ips_are_limited() -> None:
+    both = [customer(droplet_reserved_ip=True), customer("fabrikam", droplet_reserved_ip="yes")]
+    account = replace(ACCOUNT, droplet_limit=9, reserved_limit=2, reserved={"198.51.100.7": Reserved("fra1")})
+    (mistake,) = check_account(both, account)
+    assert str(mistake) == (
+        "account: floating_ip_limit = 2: is too low: 1 reserved IPs exist, and 2 would be made (contoso, fabrikam); ask"
+        " DigitalOcean to raise it, give back one that nobody needs, or say droplet_reserved_ip: false"
+    )
+    held = replace(account, reserved={"198.51.100.7": Reserved("fra1", "contoso", "sbc1.example.com")})
+    assert check_account(both, held) == [], "contoso has one"
+    remembered = customer(droplet_reserved_ip=True, remembered_address="198.51.100.7")
+    assert check_account([remembered], replace(account, reserved_limit=1)) == []
+
+
+@pytest.mark.parametrize(
+    ("reserved", "problem"),
+    [
+        ({}, "is no reserved IP of this account, which has none; correct it (inventory"),
+        ({"198.51.100.7": Reserved("ams3")}, "is bound to ams3, and droplet_region is fra1"),
+        ({"198.51.100.7": Reserved("fra1", None, "web")}, "leads to another droplet, web; unassign it there"),
+    ],
+)
+def test_an_address_that_cannot_be_used(reserved: dict[str, Reserved], problem: str) -> None:
+    (mistake,) = check_account(
+        [customer(droplet_reserved_ip="198.51.100.7")], replace(ACCOUNT, reserved_limit=3, reserved=reserved)
+    )
+    assert str(mistake).startswith(f"contoso: droplet_reserved_ip = 198.51.100.7: {problem}")
+
+
+def test_an_address_that_was_given_back_can_be_forgotten() -> None:
+    wanted = customer(droplet_reserved_ip=True, remembered_address="198.51.100.7")
+    assert "correct it, or remove state/HOST/reserved_ip" in str(check_account([wanted], ACCOUNT)[0])
+
+
+def test_an_address_belongs_to_one_customer() -> None:
+    both = [customer(name, droplet_reserved_ip="198.51.100.7") for name in ("contoso", "fabrikam")]
+    account = replace(ACCOUNT, droplet_limit=9, reserved={"198.51.100.7": Reserved("fra1")})
+    (mistake,) = check_account(both, account)
+    assert "fabrikam: droplet_reserved_ip = 198.51.100.7: is contoso's already" in str(mistake)
 
 
 def test_a_locked_account() -> None:

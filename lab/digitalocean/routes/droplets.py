@@ -7,7 +7,7 @@ import json
 from aiohttp import web
 
 from lab.digitalocean import backups
-from lab.digitalocean.errors import unprocessable
+from lab.digitalocean.errors import not_found, unprocessable
 from lab.digitalocean.images import Snapshot
 from lab.digitalocean.wire import Routes, account_of, body_of, done, link_to, number_of, page
 
@@ -98,6 +98,11 @@ async def supported_backup_policies(request: web.Request) -> web.Response:
     return web.json_response({"supported_policies": backups.SUPPORTED})
 
 
+async def droplets_destruction(request: web.Request) -> web.Response:
+    """How far the destruction of a droplet and what belongs to it has come: nobody destroys one in that way here."""
+    raise not_found()
+
+
 async def droplet_actions_list(request: web.Request) -> web.Response:
     account = account_of(request)
     droplet = account.droplets.get(number_of(request, "droplet"))
@@ -135,6 +140,7 @@ ROUTES: Routes = [
     ("GET", "/droplets/{droplet}/snapshots", droplet_snapshots),
     ("GET", "/droplets/{droplet}/backups", droplet_backups),
     ("GET", "/droplets/{droplet}/backups/policy", droplet_backup_policy),
+    ("GET", "/droplets/{droplet}/destroy_with_associated_resources/status", droplets_destruction),
     ("GET", "/droplets/{droplet}/actions", droplet_actions_list),
     ("POST", "/droplets/{droplet}/actions", droplet_actions_create),
     ("GET", "/droplets/{droplet}/actions/{action}", droplet_actions_get),
