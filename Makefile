@@ -1,6 +1,6 @@
 # Try it: make lab. Test it: make test. See the README for the rest.
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-up lab-down lab-clean lab-status lab-logs lab-ssh install lint test test-full bench bench-image bench-probe pictures
+.PHONY: help lab lab-up lab-down lab-clean lab-status lab-logs lab-ssh install lint test test-full bench bench-fleet bench-image bench-probe pictures
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -74,6 +74,9 @@ bench: .venv/dev.installed $(STATE)/id_ed25519 ## how fast a rollout is, against
 
 bench-image: .venv/dev.installed $(STATE)/id_ed25519 ## a rollout from a golden image, against one from the plain image
 	@$(SUDO_KEEP) .venv/bin/python benchmarks/image.py; code=$$?; $(GIVE_BACK); exit $$code
+
+bench-fleet: .venv/dev.installed ## a look at 10, 100 and 1,000 customers: time and requests
+	@.venv/bin/python benchmarks/fleet.py
 
 bench-probe: .venv/dev.installed ## what the probe costs, beside another exporter
 	@$(SUDO_KEEP) KAMAILIO_ROOT=$$($(LAB) kamailio-root) .venv/bin/python benchmarks/probe.py; code=$$?; $(GIVE_BACK); exit $$code
