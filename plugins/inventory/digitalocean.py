@@ -90,21 +90,27 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]  # no types
             self._add(host, _connection(host.name, known_hosts))
         droplets = self._droplets(path)
         for host in customers:
-            self._add_droplet(host, droplets)
+            self._add_droplet(host, droplets, path)
 
     def _add(self, host: Any, variables: dict[str, Any]) -> None:
         for name, value in variables.items():
             if name not in host.vars:
                 self.inventory.set_variable(host.name, name, value)
 
-    def _add_droplet(self, host: Any, droplets: list[Resource]) -> None:
+    @staticmethod
+    def _reserved_ip(path: str, host: str) -> str | None:
+        """The customer's reserved IP, where a run has noted one."""
+        file = Path(path).resolve().parent / "state" / host / "reserved_ip"
+        return file.read_text().strip() if file.exists() else None
+
+    def _add_droplet(self, host: Any, droplets: list[Resource], path: str) -> None:
         try:
             found = household(host.name, droplets)
         except ValueError as error:
             display.warning(f"{host.name}: no address: {error}")
             return
         if droplet := found.get("droplet"):
-            address = public_address(droplet)
+            address = public_address(droplet, self._reserved_ip(path, host.name))
             self._add(host, {"sbc_droplet_id": droplet["id"]} | ({"ansible_host": address} if address else {}))
         elif found:
             display.warning(f"{host.name}: no address: {unfinished(host.name)}")

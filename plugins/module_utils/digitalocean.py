@@ -84,10 +84,14 @@ def household(customer: str, droplets: Iterable[Resource]) -> dict[str, Resource
     return {kind: found[0] for kind, found in kinds.items()}
 
 
-def public_address(droplet: Resource) -> str | None:
-    """The droplet's public IPv4 address; networks.v4 may list the private one first, or be empty at first."""
-    addresses = droplet.get("networks", {}).get("v4", [])
-    return next((each["ip_address"] for each in addresses if each["type"] == "public"), None)
+def public_address(droplet: Resource, reserved: str | None = None) -> str | None:
+    """The droplet's own public IPv4 address; networks.v4 may list the private one first, or be empty at first.
+
+    A reserved IP that leads to the droplet is listed like its own, after it, which nothing promises: one that is known
+    is left out (https://github.com/digitalocean/godo/issues/343, read November 2026).
+    """
+    addresses = [each["ip_address"] for each in droplet.get("networks", {}).get("v4", []) if each["type"] == "public"]
+    return next((each for each in addresses if each != reserved), None)
 
 
 def user_data_tag(user_data: str) -> str:

@@ -72,6 +72,9 @@ options:
     type: list
     elements: str
     default: []
+  reserved_ip:
+    description: The reserved IP that leads to the droplet, if any. The API lists it as if it were the droplet's own.
+    type: str
   monitoring:
     description: Whether DigitalOcean's metrics agent is installed when the droplet is created.
     type: bool
@@ -269,7 +272,7 @@ class CustomersDroplet:
         before = self.shown(found)
         after = self.mended(before, drift)
         if not self.module.check_mode:
-            if found["status"] == "new" or not public_address(found):
+            if found["status"] == "new" or not self.address(found):
                 droplet = self.wait_until_ready(found["id"])
             if before != after:
                 self.mend(found["id"], before, after)
@@ -413,7 +416,7 @@ class CustomersDroplet:
             droplet = self.client.get(f"droplets/{number}", "droplet")
             if droplet is None and time.monotonic() - start > UNSEEN_LONGEST:
                 break
-            if droplet and droplet["status"] == "active" and public_address(droplet):
+            if droplet and droplet["status"] == "active" and self.address(droplet):
                 return droplet
         raise ValueError(f"droplet {number} has vanished: its creation failed at DigitalOcean, or someone destroyed it")
 
@@ -476,14 +479,17 @@ class CustomersDroplet:
             return [("size", f"{droplet['size_slug']} {disks[0]}", f"{size} {disks[1]}", "replacement")]
         return [] if self.wanted["resize"] else [("size", droplet["size_slug"], size, "resize")]
 
-    @staticmethod
-    def summary(droplet: Resource) -> Resource:
+    def address(self, droplet: Resource) -> str | None:
+        found: str | None = public_address(droplet, self.wanted["reserved_ip"])
+        return found
+
+    def summary(self, droplet: Resource) -> Resource:
         image = droplet.get("image", {})
         return {
             "id": droplet.get("id"),
             "name": droplet["name"],
             "status": droplet.get("status"),
-            "address": public_address(droplet),
+            "address": self.address(droplet),
             "region": droplet.get("region", {}).get("slug"),
             "size": droplet["size_slug"],
             "image": image.get("slug") or str(image.get("id", "")),
@@ -527,6 +533,7 @@ def main() -> None:
         "successor": {"type": "bool", "default": False},
         "tags": {"type": "list", "elements": "str", "default": []},
         "packages": {"type": "list", "elements": "str", "default": []},
+        "reserved_ip": {"type": "str"},
         "monitoring": {"type": "bool", "default": False},
         "backups": {"type": "bool", "default": False},
         "backup_policy": {"type": "dict", "options": policy},

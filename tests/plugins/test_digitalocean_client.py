@@ -180,4 +180,6 @@ def test_public_address_is_not_the_private_one() -> None:
     public = {"ip_address": "203.0.113.10", "type": "public"}
     assert public_address({"networks": {"v4": [private, public]}}) == "203.0.113.10"
     assert public_address({"networks": {"v4": [private]}}) is None
+    reserved = {"type": "public", "ip_address": "198.51.100.7"}
+    assert public_address({"networks": {"v4": [reserved, public]}}, "198.51.100.7") == "203.0.113.10"
     assert public_address({"networks": {"v4": []}}) is None

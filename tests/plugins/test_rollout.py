@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.module_utils.digitalocean import patiently
 
 from tests.plugins.support import PLUGINS, TOKEN, Api
 
@@ -166,6 +167,22 @@ def test_connections_verify_the_host_key(ansible: Run, project: Path) -> None:
     assert "hostkeyalias contoso" in printed
     assert "stricthostkeychecking true" in printed
     assert f"userknownhostsfile {project}/state/known_hosts" in [line.replace('"', "") for line in printed]
+
+
+def test_a_reserved_ip_is_not_the_droplets_own(ansible: Run, api: Api, project: Path) -> None:
+    droplet = api.droplet("sbc", "sbc:customer:contoso")["id"]
+    reserved = api.client.call("POST", "reserved_ips", {"droplet_id": droplet})["reserved_ip"]["ip"]
+    for _ in patiently(30, "it does not lead to the droplet"):
+        found = api.client.call("GET", f"droplets/{droplet}")["droplet"]["networks"]["v4"]
+        listed = [each["ip_address"] for each in found if each["type"] == "public"]
+        if reserved in listed:
+            break
+    noted = project / "state" / "contoso" / "reserved_ip"
+    noted.parent.mkdir(parents=True)
+    # In whatever order the API lists them.
+    for address, own in (listed, reversed(listed)):
+        noted.write_text(address + "\n")
+        assert variables(ansible)["ansible_host"] == own
 
 
 def test_what_a_host_declares_itself_stays(ansible: Run, api: Api, project: Path) -> None:
