@@ -24,11 +24,13 @@ options:
   domain:
     description: The domain in the account that holds O(fqdn); none, if the zone is elsewhere.
     type: str
-  kept_addresses:
-    description: Reserved IPs that are not released.
-    type: list
-    elements: str
-    default: []
+  reserved_ip:
+    description: The reserved IP that was reserved for this customer, if there is one. Others are never given back.
+    type: str
+  keep_reserved_ip:
+    description: Whether O(reserved_ip) is not given back either.
+    type: bool
+    default: false
   remembered:
     description: RV(estate) of an earlier call, for what can no longer be told once the droplet is gone.
     type: dict
@@ -49,7 +51,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 droplet:
-  description: The droplet's C(id), C(name), C(address), C(region), C(size), C(created_at); null if there is none.
+  description: >-
+    The droplet's C(id), C(name), C(address), C(region), C(size), C(created_at) and C(tags); null if there is none.
   returned: success
   type: dict
 unfinished:
@@ -61,11 +64,10 @@ rrsets:
   returned: success
   type: list
   elements: dict
-reserved_ips:
-  description: Reserved IPs that are assigned to the droplet, or were, and to nothing else since.
+reserved_ip:
+  description: The customer's reserved IP, unless it is kept or leads to another droplet by now; null if there is none.
   returned: success
-  type: list
-  elements: str
+  type: str
 firewall:
   description: Name of the customer's firewall; null if there is none.
   returned: success
@@ -91,7 +93,8 @@ staying:
   type: list
   elements: str
 estate:
-  description: What has to be remembered before the droplet is removed (C(droplet_id), C(addresses), C(tags)).
+  description: >-
+    What has to be remembered before the droplet is removed (C(droplet_id), C(addresses), C(tags), C(reserved_ip)).
   returned: success
   type: dict
 """
@@ -123,8 +126,11 @@ class Estate:
         self.client, self.customer = client, given["customer"]
         self.fqdn = given["fqdn"].lower().rstrip(".")
         self.domain = (given["domain"] or "").lower().rstrip(".")
-        self.kept = set(given["kept_addresses"])
-        self.known: Resource = {"droplet_id": None, "addresses": [], "tags": []} | given["remembered"]
+        self.keep = given["keep_reserved_ip"]
+        self.known: Resource = {"droplet_id": None, "addresses": [], "tags": [], "reserved_ip": None}
+        self.known |= given["remembered"]
+        if given["reserved_ip"]:
+            self.known["reserved_ip"] = given["reserved_ip"]
         self.tag = customer_tag(self.customer)
         self.going: list[str] = []
         self.staying: list[str] = []
@@ -137,14 +143,14 @@ class Estate:
         if droplet:
             tags = [each for each in droplet["tags"] if each.startswith(USER_DATA_PREFIX)]
             address = public_address(droplet)
-            self.known = {"droplet_id": droplet["id"], "addresses": [address] if address else [], "tags": tags}
+            self.known |= {"droplet_id": droplet["id"], "addresses": [address] if address else [], "tags": tags}
         reserved = self.reserved_ips()
         self.known["addresses"] = sorted({*self.known["addresses"], *reserved})
         result = {
             "rrsets": self.rrsets(),
             "droplet": self.droplet(droplet),
             "unfinished": unfinished(self.customer) if set(kinds) - {"droplet"} else None,
-            "reserved_ips": self.released(reserved),
+            "reserved_ip": self.given_back(reserved),
             "firewall": self.firewall(),
             "tags": self.tags(droplets),
             "public_key": self.public_key(),
@@ -166,28 +172,30 @@ class Estate:
             "region": droplet["region"]["slug"],
             "size": droplet["size_slug"],
             "created_at": droplet["created_at"],
+            "tags": droplet["tags"],
         }
 
     def reserved_ips(self) -> list[str]:
-        """Addresses that are assigned to the droplet, or were when it was last seen and are to nothing now."""
-        return [
-            each["ip"]
-            for each in self.client.get_all("reserved_ips", "reserved_ips")
-            if (
-                each["droplet"]["id"] == self.known["droplet_id"]
-                if each["droplet"]
-                else each["ip"] in self.known["addresses"]
-            )
-        ]
+        """Those that lead to the droplet, and the customer's own if it leads nowhere now."""
+        found = []
+        for each in self.client.get_all("reserved_ips", "reserved_ips"):
+            holder = each["droplet"]["id"] if each["droplet"] else None
+            if holder == self.known["droplet_id"] if holder else each["ip"] == self.known["reserved_ip"]:
+                found.append(each["ip"])
+        return found
 
-    def released(self, reserved: Iterable[str]) -> list[str]:
-        gone = [each for each in reserved if each not in self.kept]
-        self.going += [f"reserved IP {each}" for each in gone]
-        self.staying += [
-            f"reserved IP {each}: the inventory names it; billed while no droplet has it"
-            for each in reserved
-            if each in self.kept
-        ]
+    def given_back(self, reserved: Iterable[str]) -> str | None:
+        gone = None
+        for each in reserved:
+            if each != self.known["reserved_ip"]:
+                self.staying.append(
+                    f"reserved IP {each}: it was not reserved for this customer; billed while it is unused"
+                )
+            elif self.keep:
+                self.staying.append(f"reserved IP {each}: kept; billed while it is unused")
+            else:
+                gone = each
+                self.going.append(f"reserved IP {each}")
         return gone
 
     def rrsets(self) -> list[Resource]:
@@ -304,7 +312,8 @@ def main() -> None:
         "customer": {"type": "str", "required": True},
         "fqdn": {"type": "str", "required": True},
         "domain": {"type": "str"},
-        "kept_addresses": {"type": "list", "elements": "str", "default": []},
+        "reserved_ip": {"type": "str"},
+        "keep_reserved_ip": {"type": "bool", "default": False},
         "remembered": {"type": "dict", "default": {}},
     }
     run(make_info_module(spec), work)

@@ -1,4 +1,4 @@
-"""playbooks/destroy.yml against the lab's API with droplets on paper: what goes, what stays, and what it refuses."""
+"""What takes away, against the lab's API with droplets on paper: what goes, what stays, and what is refused."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ FQDN, CUSTOMER = "sbc1.example.com", "contoso"
 TAG, MARK = "sbc:customer:contoso", "sbc:user-data:0123456789ab"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBVpxtvBTE8z3P3cVRdfNVNqbXqBSdGi1aeKv+3Jo4jM"
 FULL = pytest.mark.full
+NOTHING: dict[str, list[str]] = {kind: [] for kind in ("droplets", "reserved_ips", "firewalls", "keys", "records")} | {
+    "tags": ["sbc"]
+}
 RULE = {"protocol": "icmp", "ports": "0", "sources": {"addresses": ["0.0.0.0/0"]}}
 
 
@@ -47,21 +50,30 @@ class Account:
         body = {"type": kind, "name": name, "data": data, "ttl": 300}
         self.api.client.call("POST", "domains/example.com/records", body)
 
+    def reserve(self) -> str:
+        """Give the droplet a reserved IP, as a rollout does."""
+        made = self.api.client.call("POST", "reserved_ips", {"droplet_id": self.droplet["id"]})["reserved_ip"]["ip"]
+        until(lambda: bool(self.api.client.call("GET", f"reserved_ips/{made}")["reserved_ip"]["droplet"]))
+        state = self.inventory / "state/contoso"
+        state.mkdir(parents=True)
+        (state / "reserved_ip").write_text(f"{made}\n")
+        return str(made)
+
     def declare(self, **variables: Any) -> None:
         """Further variables of the customer."""
         host = {"sbc_fqdn": FQDN, "ansible_connection": "local", "ansible_host": "127.0.0.1"}
         hosts = {CUSTOMER: host | {"ansible_python_interpreter": sys.executable} | variables}
         (self.inventory / "customers.yml").write_text(yaml.safe_dump({"sbc": {"hosts": hosts}}))
 
-    def command(self, *arguments: str) -> list[str]:
+    def command(self, *arguments: str, playbook: str = "destroy") -> list[str]:
         said = [part for argument in arguments for part in (["-e", argument] if "=" in argument else [argument])]
         ansible = str(Path(sys.executable).with_name("ansible-playbook"))
-        return [ansible, "-i", str(self.inventory), "playbooks/destroy.yml", *said]
+        return [ansible, "-i", str(self.inventory), f"playbooks/{playbook}.yml", *said]
 
-    def destroy(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def destroy(self, *arguments: str, playbook: str = "destroy") -> subprocess.CompletedProcess[str]:
         """Run the playbook as from a script: without a terminal."""
         done = subprocess.run(
-            self.command(*arguments),
+            self.command(*arguments, playbook=playbook),
             cwd=ROOT,
             env=os.environ | {"NO_COLOR": "1"},
             stdin=subprocess.DEVNULL,
@@ -82,6 +94,7 @@ class Account:
         records = [each for each in client.get_all("domains/example.com/records", "domain_records")]
         return {
             "droplets": [each["name"] for each in client.get_all("droplets", "droplets")],
+            "reserved_ips": [each["ip"] for each in client.get_all("reserved_ips", "reserved_ips")],
             "firewalls": [each["name"] for each in client.get_all("firewalls", "firewalls")],
             "keys": [each["name"] for each in client.get_all("account/keys", "ssh_keys")],
             "tags": sorted(each["name"] for each in client.get_all("tags", "tags")),
@@ -140,14 +153,12 @@ def test_all_of_it_goes_in_order_and_then_nothing_is_left_to_do(account: Account
     assert done.returncode == 0, done.stdout
     kinds = [line.split()[1].split("/")[0] for line in account.writes() if MARK not in line]
     assert list(dict.fromkeys(kinds)) == ["domains", "droplets", "firewalls", "tags", "account"]
-    nothing: list[str] = []
-    assert account.left() == {kind: nothing for kind in ("droplets", "firewalls", "keys", "records")} | {
-        "tags": ["sbc"]
-    }
+    assert account.left() == NOTHING
     assert "site.yml makes the customer anew" in words(done)
 
     remembered = json.loads((account.inventory / "state/contoso/destroyed.json").read_text())
-    assert remembered == {"addresses": [account.address], "droplet_id": account.droplet["id"], "tags": [MARK]}
+    facts = {"addresses": [account.address], "droplet_id": account.droplet["id"], "tags": [MARK], "reserved_ip": None}
+    assert remembered == facts
 
     again = account.destroy(account.number)
     assert again.returncode == 0, again.stdout
@@ -263,7 +274,27 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-WRITES = ["domains/*/records/*", "droplets/*", "firewalls/*", "tags/*", "account/keys/*"]
+@pytest.mark.parametrize("named", [False, pytest.param(True, marks=FULL)])
+def test_an_address_that_was_reserved_for_it_is_given_back(account: Account, named: bool) -> None:
+    """One that the inventory names stays, and so does one that belongs to nobody."""
+    client = account.api.client
+    foreign = client.call("POST", "reserved_ips", {"region": "fra1"})["reserved_ip"]["ip"]
+    own = account.reserve()
+    account.declare(**({"droplet_reserved_ip": own} if named else {}))
+    account.record("A", "woodgrove.sbc1", own)
+    done = account.destroy(account.number, f"destroy_confirmation={FQDN}")
+    assert done.returncode == 0, done.stdout
+    left = [each["ip"] for each in client.get_all("reserved_ips", "reserved_ips")]
+    assert sorted(left) == sorted([foreign, own] if named else [foreign])
+    assert account.left()["records"] == []
+    assert (account.inventory / "state/contoso/reserved_ip").exists() == named
+    assert account.writes()
+    again = account.destroy(account.number, f"destroy_confirmation={FQDN}")
+    assert "changed=0 " in again.stdout
+    assert account.writes() == []
+
+
+WRITES = ["domains/*/records/*", "droplets/*", "reserved_ips/*", "firewalls/*", "tags/*", "account/keys/*"]
 
 
 @pytest.mark.parametrize(
@@ -280,6 +311,7 @@ WRITES = ["domains/*/records/*", "droplets/*", "firewalls/*", "tags/*", "account
 )
 def test_killed_and_run_again(account: Account, path: str, done: bool) -> None:
     """Killed while an answer is awaited, of a request that was carried out or was not."""
+    account.reserve()
     account.api.fault("slow" if done else "429", "DELETE", path, seconds=60, retry_after=60)
     said = (account.number, f"destroy_confirmation={FQDN}")
     with subprocess.Popen(account.command(*said), cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL) as run:
@@ -288,7 +320,39 @@ def test_killed_and_run_again(account: Account, path: str, done: bool) -> None:
     account.api.control("DELETE", "faults")
     again = account.destroy(*said)
     assert again.returncode == 0, again.stdout
-    nothing: list[str] = []
-    assert account.left() == {kind: nothing for kind in ("droplets", "firewalls", "keys", "records")} | {
-        "tags": ["sbc"]
-    }
+    assert account.left() == NOTHING
+
+
+# playbooks/smoke.yml: what it leaves behind when it is killed, as far as no droplet has to be real.
+
+SMOKE = "sbc:customer:sbc-smoke"
+
+
+def test_what_a_run_would_cost_is_said_and_nobody_pays_by_mistake(account: Account) -> None:
+    refused = account.destroy("smoke_confirmation=nobody@example.com", playbook="smoke")
+    assert refused.returncode != 0
+    for expected in (
+        "The account of operator@lab.test at http://127.0.0.1:",
+        "One droplet s-1vcpu-512mb-10gb in fra1",
+        "It costs 0.0060 USD an hour; if it were not destroyed, 4.00 USD a month",
+        "nobody@example.com is not the owner of this account: nothing was made",
+    ):
+        assert expected in words(refused)
+    assert account.writes() == []
+
+
+@pytest.mark.parametrize("ours", [True, pytest.param(False, marks=FULL)])
+def test_what_a_killed_run_left_behind_goes(account: Account, ours: bool) -> None:
+    left = account.api.droplet("sbc", SMOKE, *(["sbc:smoke"] if ours else []), name="sbc-smoke.example.com")
+    account.record("A", "sbc-smoke", left["networks"]["v4"][-1]["ip_address"])
+    account.api.requests()
+    done = account.destroy("smoke_confirmation=operator@lab.test", "smoke_only_tidy=true", playbook="smoke")
+    assert account.left()["droplets"] == ([FQDN] if ours else [FQDN, "sbc-smoke.example.com"])
+    if ours:
+        assert done.returncode == 0, done.stdout
+        assert "sbc-smoke" not in str(account.left())
+        assert "sbc-contoso" in str(account.left()), "a customer's things stay"
+    else:
+        assert done.returncode != 0
+        assert "but not sbc:smoke: nothing was destroyed" in words(done)
+        assert account.writes() == []
