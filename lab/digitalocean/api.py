@@ -22,7 +22,7 @@ from lab.digitalocean.errors import ApiError, not_found, pending_event
 from lab.digitalocean.machines import Machines
 from lab.digitalocean.routes import ROUTES
 from lab.digitalocean.traffic import REQUESTS_PER_HOUR, Exchange, Fault, LoggedRequest
-from lab.digitalocean.wire import ACCOUNT, UNKNOWN_KEYS
+from lab.digitalocean.wire import ACCOUNT
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -80,7 +80,6 @@ async def _record(request: web.Request, handler: Handler) -> web.StreamResponse:
                 request_id=request_id,
                 seconds=round(time.time() - began, 3),
                 fault=request.get(_FAULT),
-                unknown_keys=tuple(request.get(UNKNOWN_KEYS, ())),
             )
         )
         account.traffic.exchanges.append(_exchange(request, body, response))

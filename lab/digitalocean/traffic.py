@@ -61,7 +61,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class LoggedRequest:
-    """One line of the log. `unknown_keys` are body keys that the API does not know, which it ignores in silence."""
+    """One line of the log."""
 
     time: float
     method: str
@@ -70,7 +70,6 @@ class LoggedRequest:
     request_id: str
     seconds: float
     fault: str | None
-    unknown_keys: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from lab.digitalocean.catalogue import JSON
 from lab.digitalocean.errors import ApiError, not_found
 
 ACCOUNT = web.AppKey("account", Account)
-UNKNOWN_KEYS = web.RequestKey("unknown_keys", list[str])
 DEFAULT_PAGE, LARGEST_PAGE = 20, 200
 Routes = list[tuple[str, str, Callable[[web.Request], Awaitable[web.Response]]]]
 Item = TypeVar("Item")
@@ -23,15 +22,14 @@ def account_of(request: web.Request) -> Account:
     return request.app[ACCOUNT]
 
 
-async def body_of(request: web.Request, *keys: str) -> JSON:
-    """The JSON object of a request, `keys` being those that the API knows. Raises ApiError 400 when it is none."""
+async def body_of(request: web.Request) -> JSON:
+    """The JSON object of a request; the API ignores keys that it does not know. Raises ApiError 400 when it is none."""
     try:
         body = json.loads(await request.text() or "{}")
     except ValueError:
         raise ApiError(400, "bad_request", "The request body is not JSON.") from None
     if not isinstance(body, dict):
         raise ApiError(400, "bad_request", "The request body is not a JSON object.")
-    request[UNKNOWN_KEYS] = sorted(body.keys() - set(keys))
     return body
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.judge import JUDGE
 from tests.lab.api import Lab
 from tests.plugins.tls import Authority
 
@@ -30,7 +29,4 @@ def lab(tls: Path) -> Iterator[Lab]:
     context.load_cert_chain(tls / "server.pem", tls / "server.key")
     lab = Lab(tls=context)
     yield lab
-    try:
-        JUDGE.take(lab.control_url)
-    finally:
-        lab.close()
+    lab.close()

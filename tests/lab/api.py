@@ -16,6 +16,7 @@ from aiohttp import web
 from lab import settings
 from lab.digitalocean import Account, MachineSpec, RecordsOnly, make_app, make_control
 from lab.dns import NameSpace, Server
+from tests.contract.judge import JUDGE
 from tests.contract.validator import ON_PURPOSE
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +98,13 @@ class Lab:
             await runner.cleanup()
 
     def close(self) -> None:
+        """End it. Raises AssertionError if something that it was asked or answered is not DigitalOcean's."""
+        try:
+            JUDGE.take(self.control_url)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(PATIENCE)
 

@@ -31,7 +31,7 @@ async def keys_list(request: web.Request) -> web.Response:
 
 
 async def keys_create(request: web.Request) -> web.Response:
-    body = await body_of(request, "name", "public_key")
+    body = await body_of(request)
     key = account_of(request).add_key(body.get("name"), body.get("public_key"))
     return web.json_response({"ssh_key": asdict(key)}, status=201)
 
@@ -41,7 +41,7 @@ async def keys_get(request: web.Request) -> web.Response:
 
 
 async def keys_update(request: web.Request) -> web.Response:
-    body = await body_of(request, "name")
+    body = await body_of(request)
     key = account_of(request).key(request.match_info["key"])
     if not body.get("name"):
         raise unprocessable("Name can't be blank")

@@ -8,8 +8,6 @@ from aiohttp import web
 
 from lab.digitalocean.wire import Routes, account_of, body_of, done, number_of, page
 
-_RECORD_KEYS = ("type", "name", "data", "priority", "port", "ttl", "weight", "flags", "tag")
-
 
 async def domains_list(request: web.Request) -> web.Response:
     domains = account_of(request).domains
@@ -17,7 +15,7 @@ async def domains_list(request: web.Request) -> web.Response:
 
 
 async def domains_create(request: web.Request) -> web.Response:
-    body = await body_of(request, "name", "ip_address")
+    body = await body_of(request)
     domains = account_of(request).domains
     domains.create(body.get("name"), body.get("ip_address"))
     # A zone that was just made has no zone file yet.
@@ -41,7 +39,7 @@ async def records_list(request: web.Request) -> web.Response:
 
 
 async def records_create(request: web.Request) -> web.Response:
-    record = account_of(request).domains.add(request.match_info["domain"], await body_of(request, *_RECORD_KEYS))
+    record = account_of(request).domains.add(request.match_info["domain"], await body_of(request))
     return web.json_response({"domain_record": record}, status=201)
 
 
@@ -51,7 +49,7 @@ async def records_get(request: web.Request) -> web.Response:
 
 
 async def records_update(request: web.Request) -> web.Response:
-    body = await body_of(request, *_RECORD_KEYS)
+    body = await body_of(request)
     record = account_of(request).domains.change(request.match_info["domain"], number_of(request, "record"), body)
     return web.json_response({"domain_record": record})
 

@@ -11,25 +11,6 @@ from lab.digitalocean.errors import not_found, unprocessable
 from lab.digitalocean.images import Snapshot
 from lab.digitalocean.wire import Routes, account_of, body_of, done, link_to, number_of, page
 
-_DROPLET_KEYS = (
-    "name",
-    "region",
-    "size",
-    "image",
-    "ssh_keys",
-    "backups",
-    "backup_policy",
-    "ipv6",
-    "monitoring",
-    "tags",
-    "user_data",
-    "private_networking",
-    "public_networking",
-    "volumes",
-    "vpc_uuid",
-    "with_droplet_agent",
-)
-
 
 async def droplets_list(request: web.Request) -> web.Response:
     account = account_of(request)
@@ -46,7 +27,7 @@ async def droplets_list(request: web.Request) -> web.Response:
 
 async def droplets_create(request: web.Request) -> web.Response:
     account = account_of(request)
-    droplet, action = account.create_droplet(await body_of(request, *_DROPLET_KEYS))
+    droplet, action = account.create_droplet(await body_of(request))
     links = {"actions": [link_to(request, "create", "actions", action["id"])]}
     body = {"droplet": account.droplet_document(droplet), "links": links}
     return web.json_response(body, status=202)
@@ -110,7 +91,7 @@ async def droplet_actions_list(request: web.Request) -> web.Response:
 
 
 async def droplet_actions_create(request: web.Request) -> web.Response:
-    body = await body_of(request, "type", "name", "size", "disk", "backup_policy")
+    body = await body_of(request)
     action = account_of(request).act(number_of(request, "droplet"), body)
     return web.json_response({"action": action}, status=201)
 

@@ -10,10 +10,8 @@ from aiohttp import web
 from lab.digitalocean.account import Account
 from lab.digitalocean.actions import now
 from lab.digitalocean.catalogue import JSON
-from lab.digitalocean.firewalls import RULES, known, parse_rules
+from lab.digitalocean.firewalls import known, parse_rules
 from lab.digitalocean.wire import Routes, account_of, body_of, done, page
-
-_FIREWALL_KEYS = ("name", "inbound_rules", "outbound_rules", "droplet_ids", "tags")
 
 
 async def firewalls_list(request: web.Request) -> web.Response:
@@ -22,7 +20,7 @@ async def firewalls_list(request: web.Request) -> web.Response:
 
 async def firewalls_create(request: web.Request) -> web.Response:
     account = account_of(request)
-    body = await body_of(request, *_FIREWALL_KEYS)
+    body = await body_of(request)
     document = account.firewalls.create(body, now(), account.tags(), account.droplets.ids())
     return web.json_response({"firewall": _waiting(account, document)}, status=202)
 
@@ -33,7 +31,7 @@ async def firewalls_get(request: web.Request) -> web.Response:
 
 async def firewalls_replace(request: web.Request) -> web.Response:
     account = account_of(request)
-    body = await body_of(request, *_FIREWALL_KEYS)
+    body = await body_of(request)
     document = account.firewalls.replace(request.match_info["firewall"], body, account.tags(), account.droplets.ids())
     return web.json_response({"firewall": _waiting(account, document)})
 
@@ -47,7 +45,7 @@ async def firewalls_members(request: web.Request) -> web.Response:
     """Add or remove droplets or tags, whichever the path names."""
     account = account_of(request)
     field = {"droplets": "droplet_ids", "tags": "tags"}[request.match_info["members"]]
-    body = await body_of(request, field)
+    body = await body_of(request)
     existing: Collection[Any] = account.droplets.ids() if field == "droplet_ids" else account.tags()
     change = account.firewalls.add if request.method == "POST" else account.firewalls.remove
     change(request.match_info["firewall"], field, known(body, field, existing))
@@ -57,7 +55,7 @@ async def firewalls_members(request: web.Request) -> web.Response:
 async def firewalls_rules(request: web.Request) -> web.Response:
     firewalls = account_of(request).firewalls
     change = firewalls.add if request.method == "POST" else firewalls.remove
-    for direction, rules in parse_rules(await body_of(request, *RULES)).items():
+    for direction, rules in parse_rules(await body_of(request)).items():
         change(request.match_info["firewall"], direction, rules)
     return done()
 

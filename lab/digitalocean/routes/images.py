@@ -23,7 +23,7 @@ async def images_get(request: web.Request) -> web.Response:
 
 
 async def images_update(request: web.Request) -> web.Response:
-    body = await body_of(request, "name", "distribution", "description")
+    body = await body_of(request)
     images = account_of(request).images
     return web.json_response({"image": images.rename(number_of(request, "image"), body.get("name"))})
 
@@ -41,7 +41,7 @@ async def image_actions_list(request: web.Request) -> web.Response:
 
 async def image_actions_create(request: web.Request) -> web.Response:
     """The one action there is: to have a snapshot in another region, too."""
-    body = await body_of(request, "type", "region")
+    body = await body_of(request)
     if body.get("type") != "transfer":
         raise unprocessable("You specified an invalid action type.")
     action = account_of(request).transfer_snapshot(number_of(request, "image"), body.get("region"))

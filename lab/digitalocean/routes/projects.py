@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from lab.digitalocean.projects import FIELDS
 from lab.digitalocean.wire import Routes, account_of, body_of, done, page
 
 
@@ -13,7 +12,7 @@ async def projects_list(request: web.Request) -> web.Response:
 
 
 async def projects_create(request: web.Request) -> web.Response:
-    body = await body_of(request, *(field for field in FIELDS if field != "is_default"))
+    body = await body_of(request)
     return web.json_response({"project": account_of(request).projects.create(body)}, status=201)
 
 
@@ -22,7 +21,7 @@ async def projects_get(request: web.Request) -> web.Response:
 
 
 async def projects_change(request: web.Request) -> web.Response:
-    body = await body_of(request, *FIELDS)
+    body = await body_of(request)
     projects = account_of(request).projects
     changed = projects.change(request.match_info["project"], body, whole=request.method == "PUT")
     return web.json_response({"project": changed})
@@ -38,7 +37,7 @@ async def resources_list(request: web.Request) -> web.Response:
 
 
 async def resources_assign(request: web.Request) -> web.Response:
-    body = await body_of(request, "resources")
+    body = await body_of(request)
     assigned = account_of(request).projects.assign(request.match_info["project"], body.get("resources"))
     return web.json_response({"resources": assigned})
 

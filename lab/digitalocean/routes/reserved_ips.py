@@ -15,7 +15,7 @@ async def reserved_ips_list(request: web.Request) -> web.Response:
 
 async def reserved_ips_create(request: web.Request) -> web.Response:
     account = account_of(request)
-    body = await body_of(request, "droplet_id", "region", "project_id")
+    body = await body_of(request)
     reserved, actions = account.reserve_ip(body)
     droplets = [link_to(request, "droplet", "droplets", body["droplet_id"])] if actions else []
     links = {
@@ -44,7 +44,7 @@ async def reserved_ip_actions_list(request: web.Request) -> web.Response:
 
 async def reserved_ip_actions_create(request: web.Request) -> web.Response:
     account = account_of(request)
-    action = account.act_on_ip(request.match_info["ip"], await body_of(request, "type", "droplet_id"))
+    action = account.act_on_ip(request.match_info["ip"], await body_of(request))
     return web.json_response({"action": _with_project(request, action)}, status=201)
 
 

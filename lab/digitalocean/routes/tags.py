@@ -32,7 +32,7 @@ async def tags_list(request: web.Request) -> web.Response:
 
 async def tags_create(request: web.Request) -> web.Response:
     account = account_of(request)
-    name = account.add_tag((await body_of(request, "name")).get("name"))
+    name = account.add_tag((await body_of(request)).get("name"))
     return web.json_response({"tag": _tag(account, name)}, status=201)
 
 
@@ -47,7 +47,7 @@ async def tags_delete(request: web.Request) -> web.Response:
 
 
 async def tags_resources(request: web.Request) -> web.Response:
-    body = await body_of(request, "resources")
+    body = await body_of(request)
     resources = body.get("resources")
     if not isinstance(resources, list) or not all(isinstance(resource, dict) for resource in resources):
         raise unprocessable("resources must be a list")
