@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -282,6 +283,21 @@ def test_a_refused_token(ansible: Run, api: Api) -> None:
     api.control("POST", "tokens/refuse", {"token": TOKEN})
     text = mistakes(ansible("ansible-playbook", "play.yml"))
     assert "contoso: DIGITALOCEAN_ACCESS_TOKEN: is refused by http://127.0.0.1:" in text
+
+
+def test_a_token_that_may_read_but_not_write(ansible: Run, api: Api) -> None:
+    nouns = ("account", "actions", "domain", "droplet", "firewall", "image", "regions", "sizes", "ssh_key", "tag")
+    scopes = [*(f"{noun}:read" for noun in nouns), "droplet:create", "ssh_key:create", "tag:create", "tag:delete"]
+    api.control("POST", "tokens/scopes", {"token": TOKEN, "scopes": scopes})
+    rehearsal = ansible("ansible-playbook", "play.yml", "--check")
+    assert rehearsal.returncode == 0, rehearsal.stdout + rehearsal.stderr
+    done = ansible("ansible-playbook", "play.yml")
+    assert done.returncode != 0
+    assert "1 mistake; nothing was created." in done.stdout
+    missing = "domain:update, droplet:update, firewall:create, firewall:update"
+    assert re.search(rf"lacks scopes at \S+: {missing}; make a token that has them", done.stdout)
+    state = api.control("GET", "state")
+    assert not [part for part in ("keys", "tags", "droplets", "firewalls") if state[part]]
 
 
 def test_another_endpoint_in_the_environment(ansible: Run, api: Api) -> None:

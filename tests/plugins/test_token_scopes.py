@@ -12,6 +12,7 @@ from ansible.module_utils.preflight_rules import Customer
 
 from tests.contract.judge import JUDGE, MISSING
 from tests.contract.validator import Exchange
+from tests.plugins import test_api_faults
 from tests.plugins.support import PLUGINS, ROOT, TOKEN, Api
 
 WANTED: dict[str, Any] = {
@@ -36,6 +37,8 @@ EXTRA = documented("README.md", "A reserved IP takes")
 REPLACING = "droplet:delete"
 # No question about making a project is sure to make none.
 NOT_ASKED = "project:create"
+
+place = test_api_faults.place
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +77,17 @@ def test_the_documented_scopes_are_enough(preflight: ModuleType, api: Api) -> No
     assert mistakes(preflight, api) == []
     give(api, *ROLLOUT, *EXTRA)
     assert mistakes(preflight, api, **BOTH) == []
+
+
+@pytest.mark.parametrize("scenario", test_api_faults.SCENARIOS)
+def test_a_rollout_needs_no_more_than_the_documented_scopes(place: test_api_faults.Place, scenario: str) -> None:
+    """With everything switched on, from nothing and where much has to be mended: the real playbook, without SSH."""
+    test_api_faults.SCENARIOS[scenario](place)
+    give(place.api, *ROLLOUT, *(scope for scope in EXTRA if scope != REPLACING))
+    place.run()
+    place.api.control("DELETE", "tokens/scopes")
+    (droplet,) = place.api.control("GET", "state")["droplets"]
+    assert {"sbc", "sbc:customer:contoso"} <= set(droplet["tags"])
 
 
 def test_nothing_is_made_by_asking(preflight: ModuleType, api: Api, before: dict[str, Any]) -> None:
