@@ -110,7 +110,9 @@ options:
     type: bool
     default: false
   timeout:
-    description: Seconds to wait for the droplet to be switched on, have its address, or be gone.
+    description: >-
+      Seconds to wait for the droplet to be switched on, have its address, or be gone. A resize has half an hour at
+      least.
     type: int
     default: 300
   droplet_id:
@@ -232,6 +234,8 @@ from ansible.module_utils.golden_images import GoldenImage, base_of, golden_imag
 
 USER_DATA_MOST = 64 * 1024
 UNSEEN_LONGEST = 30
+# Seconds for a resize, during which the droplet may be moved to another machine with all that is on its disk.
+RESIZE_LONGEST = 1800
 # Days after which a golden image lacks enough upgrades to say so.
 GOLDEN_LONGEST = 30
 
@@ -399,7 +403,8 @@ class CustomersDroplet:
             self.client.switch_off(number, self.wanted["timeout"])
         try:
             body = {"type": "resize", "size": size, "disk": False}
-            self.act(number, body, lambda seen: seen["size_slug"] == size)
+            longest = max(RESIZE_LONGEST, self.wanted["timeout"])
+            self.client.act(number, body, lambda seen: seen["size_slug"] == size, longest)
         finally:
             self.switch_on(number)
 
