@@ -163,7 +163,12 @@ class Estate:
             return None
         self.going.append(f"droplet {line_of(droplet)}")
         if backups := len(droplet.get("backup_ids") or []):
-            self.going.append(f"its {backups} backups: DigitalOcean destroys them with the droplet")
+            which = (
+                "1 backup: DigitalOcean destroys it"
+                if backups == 1
+                else f"{backups} backups: DigitalOcean destroys them"
+            )
+            self.going.append(f"its {which} with the droplet")
         self.staying += [f"volume {each}: billed until it is deleted" for each in droplet.get("volume_ids") or []]
         return {
             "id": droplet["id"],
@@ -178,10 +183,21 @@ class Estate:
     def reserved_ips(self) -> list[str]:
         """Those that lead to the droplet, and the customer's own if it leads nowhere now."""
         found = []
-        for each in self.client.get_all("reserved_ips", "reserved_ips"):
+        for each in self.told("reserved_ips", needed=bool(self.known["reserved_ip"])):
             holder = each["droplet"]["id"] if each["droplet"] else None
             if holder == self.known["droplet_id"] if holder else each["ip"] == self.known["reserved_ip"]:
                 found.append(each["ip"])
+        return found
+
+    def told(self, path: str, needed: bool = False, **filters: str) -> list[Resource]:
+        """All of a kind; of one that is not needed the token need not be allowed to read. Raises ApiError."""
+        found: list[Resource] = []
+        try:
+            found = self.client.get_all(path, path, **filters)
+        except ApiError as error:
+            if needed or error.status != HTTPStatus.FORBIDDEN:
+                raise
+            self.staying.append(f"{path.replace('_ips', ' IPs')}, if there are any: the token may not list them")
         return found
 
     def given_back(self, reserved: Iterable[str]) -> str | None:
@@ -253,7 +269,9 @@ class Estate:
             if tag := self.client.get(f"tags/{name}", "tag"):
                 others = tag["resources"]["count"] - sum(name in each["tags"] for each in droplets)
                 if others > 0:
-                    self.staying.append(f"tag {name}: {others} other resources carry it")
+                    self.staying.append(
+                        f"tag {name}: {others} other resource{' carries' if others == 1 else 's carry'} it"
+                    )
                 else:
                     self.going.append(f"tag {name}")
                     gone.append(name)
@@ -280,20 +298,12 @@ class Estate:
         return str(key["public_key"])
 
     def snapshots(self) -> None:
-        if self.known["droplet_id"] is None:
-            return
-        try:
-            found = self.client.get_all("snapshots", "snapshots", resource_type="droplet")
-        except ApiError as error:
-            if error.status != HTTPStatus.FORBIDDEN:
-                raise
-            self.staying.append("snapshots, if there are any: the token may not read them (image:read)")
-            return
-        self.staying += [
-            f"snapshot {each['name']} ({each['size_gigabytes']} GB): billed until it is deleted"
-            for each in found
-            if each["resource_id"] == str(self.known["droplet_id"])
-        ]
+        if self.known["droplet_id"] is not None:
+            self.staying += [
+                f"snapshot {each['name']} ({each['size_gigabytes']} GB): billed until it is deleted"
+                for each in self.told("snapshots", resource_type="droplet")
+                if each["resource_id"] == str(self.known["droplet_id"])
+            ]
 
 
 def line_of(droplet: Resource) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -13,12 +15,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.plugins.support import ROOT, TOKEN, Api
+from tests.plugins.support import ROOT, TOKEN, Api, Failed, run_module
 
 FQDN, CUSTOMER = "sbc1.example.com", "contoso"
 TAG, MARK = "sbc:customer:contoso", "sbc:user-data:0123456789ab"
@@ -320,6 +323,75 @@ def test_killed_and_run_again(account: Account, path: str, done: bool) -> None:
     account.api.control("DELETE", "faults")
     again = account.destroy(*said)
     assert again.returncode == 0, again.stdout
+    assert account.left() == NOTHING
+
+
+def estate(account: Account, **more: Any) -> dict[str, Any]:
+    environment = pytest.MonkeyPatch()
+    environment.setenv("DIGITALOCEAN_END_POINT", account.api.endpoint)
+    try:
+        asked = {"customer": CUSTOMER, "fqdn": FQDN, "domain": "example.com"} | more
+        return run_module("digitalocean_estate_info", **asked)
+    finally:
+        environment.undo()
+
+
+def test_snapshots_stay_and_are_said(account: Account) -> None:
+    client, number = account.api.client, account.droplet["id"]
+    client.call("POST", f"droplets/{number}/actions", {"type": "snapshot", "name": "before the upgrade"})
+    until(lambda: len(client.get_all("snapshots", "snapshots")) > 0)
+    found = estate(account)
+    assert [line for line in found["staying"] if line.startswith("snapshot before the upgrade (")]
+
+
+def test_backups_go_with_the_droplet_and_volumes_stay(account: Account) -> None:
+    """The lab's account makes neither of the two: the droplet is as DigitalOcean would show it."""
+    path = ROOT / "plugins/modules/digitalocean_estate_info.py"
+    spec = importlib.util.spec_from_file_location("digitalocean_estate_info", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    asked = {"customer": CUSTOMER, "fqdn": FQDN, "domain": None, "reserved_ip": None, "keep_reserved_ip": False}
+    found = module.Estate(SimpleNamespace(params=asked | {"remembered": {}}), account.api.client)
+    found.droplet(account.droplet | {"backup_ids": [7, 8], "volume_ids": ["506f78a4"]})
+    assert "its 2 backups: DigitalOcean destroys them with the droplet" in found.going
+    assert "volume 506f78a4: billed until it is deleted" in found.staying
+
+
+def test_a_firewall_and_a_tag_that_others_use_stay(account: Account) -> None:
+    other = account.api.droplet(MARK, name="web")
+    (firewall,) = account.api.client.get_all("firewalls", "firewalls")
+    account.api.client.call("POST", f"firewalls/{firewall['id']}/droplets", {"droplet_ids": [other["id"]]})
+    found = estate(account)
+    assert (found["firewall"], found["tags"]) == (None, [TAG])
+    assert f"firewall sbc-contoso: somebody assigned it to droplet {other['id']}" in found["staying"]
+    assert f"tag {MARK}: 1 other resource carries it" in found["staying"]
+
+
+def test_what_the_token_may_not_list_is_said_unless_it_is_needed(account: Account) -> None:
+    scopes = ["droplet:read", "firewall:read", "ssh_key:read", "tag:read", "domain:read"]
+    account.api.control("POST", "tokens/scopes", {"token": TOKEN, "scopes": scopes})
+    found = estate(account)
+    assert "reserved IPs, if there are any: the token may not list them" in found["staying"]
+    assert "snapshots, if there are any: the token may not list them" in found["staying"]
+    with pytest.raises(Failed, match="GET reserved_ips: 403"):
+        estate(account, reserved_ip="203.0.113.9")
+
+
+@FULL
+def test_the_documented_scopes_are_enough(account: Account) -> None:
+    def scopes(page: str, after: str) -> list[str]:
+        paragraph = (ROOT / page).read_text().partition(after)[2].partition("\n\n" if page == "README.md" else "\n")[0]
+        named = re.findall(r"`(\w+):([a-z_,]+)`", paragraph)
+        return [f"{noun}:{verb}" for noun, verbs in named for verb in verbs.split(",")]
+
+    account.reserve()
+    needed = scopes("README.md", "With custom scopes") + scopes("docs/first-customer.md", "| taking a customer away |")
+    account.api.control("POST", "tokens/scopes", {"token": TOKEN, "scopes": needed})
+    done = account.destroy(account.number, f"destroy_confirmation={FQDN}")
+    account.api.control("DELETE", "tokens/scopes")
+    assert done.returncode == 0, done.stdout
     assert account.left() == NOTHING
 
 
