@@ -413,6 +413,16 @@ def test_what_a_run_would_cost_is_said_and_nobody_pays_by_mistake(account: Accou
     assert account.writes() == []
 
 
+@FULL
+def test_a_rehearsal_of_it_changes_nothing(account: Account) -> None:
+    account.api.droplet("sbc", SMOKE, "sbc:smoke", name="sbc-smoke.example.com")
+    account.api.requests()
+    rehearsal = account.destroy("--check", "--diff", playbook="smoke")
+    assert rehearsal.returncode == 0, rehearsal.stdout
+    assert "It costs 0.0060 USD an hour" in words(rehearsal)
+    assert account.writes() == []
+
+
 @pytest.mark.parametrize("ours", [True, pytest.param(False, marks=FULL)])
 def test_what_a_killed_run_left_behind_goes(account: Account, ours: bool) -> None:
     left = account.api.droplet("sbc", SMOKE, *(["sbc:smoke"] if ours else []), name="sbc-smoke.example.com")

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""What a new droplet is and what it can reach, as JSON: look ADDRESS NAME SECONDS HOST:PORT...
+"""What a new droplet is and what it can reach, as JSON: look.py ADDRESS NAME SECONDS HOST:PORT...
 
 ADDRESS is the one that the API gave; NAME, which may be empty, shall lead to it within SECONDS.
 """
