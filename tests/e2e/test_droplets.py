@@ -76,11 +76,15 @@ class Cloud:
         self._images.append(image)
         return int(image)
 
-    def ssh(self, address: str, command: str, connect: int = 2) -> world.Run:
-        """A command there, whatever host key it has: these are nobody's droplets."""
+    def ssh(self, address: str, command: str) -> world.Run:
+        """A command there."""
+        return world.run(*self.login(address), command, timeout=60)
+
+    def login(self, address: str) -> list[str]:
+        """The command line of SSH, whatever host key is there: these are nobody's droplets."""
         options = ("BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
-        flags = [word for option in (*options, f"ConnectTimeout={connect}") for word in ("-o", option)]
-        return world.run("ssh", *flags, "-i", str(self._key), f"root@{address}", command, timeout=60)
+        flags = [word for option in (*options, "ConnectTimeout=2", "ServerAliveInterval=1") for word in ("-o", option)]
+        return ["ssh", *flags, "-i", str(self._key), f"root@{address}"]
 
     def says(self, address: str, command: str) -> str:
         done = self.ssh(address, command)
@@ -123,9 +127,20 @@ def test_a_reserved_ip_leads_to_one_droplet_after_the_other(cloud: Cloud) -> Non
     queries = control("GET", "dns/queries")["queries"]
     assert {query["source"] for query in queries if query["name"].startswith("from-one.")} == {first}
 
-    cloud.act(path, type="assign", droplet_id=two)
-    world.until(lambda: cloud.ssh(reserved, "hostname").text.strip() == "two", "the reserved IP has moved")
+    with subprocess.Popen([*cloud.login(reserved), "echo open; sleep 600"], stdout=subprocess.PIPE, text=True) as held:
+        assert held.stdout
+        assert held.stdout.readline() == "open\n"
+        cloud.act(path, type="assign", droplet_id=two)
+        world.until(lambda: cloud.ssh(reserved, "hostname").text.strip() == "two", "the reserved IP has moved")
+        assert held.wait(60) != 0, "a connection that was open does not follow"
     assert cloud.says(first, "hostname") == "one"
+    closed = {"protocol": "tcp", "ports": "22", "sources": {"addresses": ["192.0.2.0/24"]}}
+    firewall = {"name": "closed", "inbound_rules": [closed], "droplet_ids": [two]}
+    id = world.api("POST", "firewalls", firewall)["firewall"]["id"]
+    assert cloud.ssh(reserved, "true").code != 0, "the cloud firewall stands in front of the reserved IP, too"
+    world.api("DELETE", f"firewalls/{id}")
+    assert cloud.says(reserved, "hostname") == "two"
+
     cloud.destroy(two)
     assert cloud.ssh(reserved, "true").code != 0
     assert world.api("GET", path)["reserved_ip"]["droplet"] is None
