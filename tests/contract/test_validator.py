@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -33,28 +34,44 @@ needs_contract = pytest.mark.skipif(JUDGE.contract is None, reason=MISSING)
 
 
 def life(api: Api) -> None:
-    """One of everything that a customer needs: made, read, listed, changed and taken away."""
+    """One of everything that a customer may need: made, read, listed, changed and taken away."""
     call = api.client.call
+
+    def act(path: str, **body: Any) -> None:
+        action = call("POST", f"{path}/actions", body)["action"]
+        while call("GET", f"actions/{action['id']}")["action"]["status"] == "in-progress":
+            pass
+
     key = call("POST", "account/keys", {"name": "operator", "public_key": KEY})["ssh_key"]
     call("POST", "tags", {"name": "sbc"})
     firewall = {"name": "sbc-contoso", "inbound_rules": [RULE], "tags": ["sbc"]}
     made = call("POST", "firewalls", firewall)["firewall"]
     call("PUT", f"firewalls/{made['id']}", firewall | {"droplet_ids": []})
     droplet = api.droplet("sbc", ssh_keys=[key["fingerprint"]], user_data="#cloud-config\n", monitoring=True)
+    itself = f"droplets/{droplet['id']}"
     of_droplet = {"resources": [{"resource_id": str(droplet["id"]), "resource_type": "droplet"}]}
     call("POST", "tags/sbc/resources", of_droplet)
-    call("POST", f"droplets/{droplet['id']}/actions", {"type": "reboot"})
+    act(itself, type="enable_backups", backup_policy={"plan": "weekly", "weekday": "SUN", "hour": 4})
+    act(itself, type="snapshot", name="golden")
+    (snapshot,) = call("GET", f"{itself}/snapshots")["snapshots"]
+    address = call("POST", "reserved_ips", {"region": "fra1"})["reserved_ip"]["ip"]
+    act(f"reserved_ips/{address}", type="assign", droplet_id=droplet["id"])
+    project = call("POST", "projects", {"name": "Telephony", "purpose": "Service or API"})["project"]["id"]
+    call("POST", f"projects/{project}/resources", {"resources": [f"do:droplet:{droplet['id']}"]})
     record = {"type": "A", "name": "sbc1", "data": "203.0.113.10", "ttl": 300}
     named = call("POST", "domains/example.com/records", record)["domain_record"]
     call("PUT", f"domains/example.com/records/{named['id']}", record | {"ttl": 30})
     collections = ("account/keys", "droplets", "firewalls", "domains", "domains/example.com/records", "tags", "actions")
-    for path in ("account", *collections, "regions", "sizes", "images"):
-        call("GET", path, query={} if path == "account" else {"per_page": 3})
-    call("DELETE", f"domains/example.com/records/{named['id']}")
-    call("DELETE", f"droplets/{droplet['id']}")
-    call("DELETE", f"firewalls/{made['id']}")
-    call("DELETE", "tags/sbc")
-    call("DELETE", f"account/keys/{key['id']}")
+    more = ("images", "projects", f"projects/{project}/resources", "regions", "reserved_ips", "sizes", "snapshots")
+    for path in (*collections, *more):
+        call("GET", path, query={"per_page": 3})
+    for path in ("account", f"{itself}/backups/policy", f"reserved_ips/{address}", f"snapshots/{snapshot['id']}"):
+        call("GET", path)
+    act(f"reserved_ips/{address}", type="unassign")
+    call("DELETE", "tags/sbc/resources", of_droplet)
+    paths = (f"domains/example.com/records/{named['id']}", itself, f"snapshots/{snapshot['id']}", "tags/sbc")
+    for path in (*paths, f"firewalls/{made['id']}", f"reserved_ips/{address}", f"account/keys/{key['id']}"):
+        call("DELETE", path)
 
 
 @pytest.fixture(scope="module")
@@ -121,16 +138,20 @@ def _json(exchange: Exchange, side: str) -> Any:
     return json.loads(text) if text else None
 
 
+# Where the document is open: a word that it misspells, pages, and a reserved IP's droplet, which may be any object.
+OPEN = re.compile(r"'resources', 'images'|'links', 'pages'\) =|'reserved_ips?', (0, )?'droplet', .* =")
+
+
 def survivors(mutants: list[tuple[str, Exchange]]) -> list[str]:
-    """The mutants that the judge lets pass, but for what is beyond it: `imgages`, and pages, which may be anything."""
+    """The mutants that the judge lets pass although the document is not open there."""
     judge = Judge(JUDGE.contract)
     passed = [f"{mutant.method} {mutant.path}: {what}" for what, mutant in mutants if not judge.judge(mutant)]
-    return [each for each in passed if "'resources', 'images'" not in each and "'links', 'pages') =" not in each]
+    return [each for each in passed if not OPEN.search(each)]
 
 
 @needs_contract
 def test_real_exchanges_are_in_order(exchanges: list[Exchange]) -> None:
-    assert len(exchanges) > 25
+    assert len(exchanges) > 40
     judge = Judge(JUDGE.contract)
     assert [str(violation) for exchange in exchanges for violation in judge.judge(exchange)] == []
 
