@@ -58,6 +58,7 @@ def main() -> None:
     world.lab("down")
     world.lab("up")
     try:
+        world.trunk(True)
         # Fills the package cache for all of them.
         rollout(golden=False)
         nobody()
