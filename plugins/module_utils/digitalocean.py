@@ -494,20 +494,47 @@ def _end_of_hour(headers: Mapping[str, str]) -> int | None:
     return int(reset) if used_up and reset.isdigit() else None
 
 
+def shared(argument_spec: Resource) -> Resource:
+    """These arguments and those that all modules share."""
+    state = {"choices": ["present", "absent"], "default": "present"}
+    return {"token": TOKEN, "state": state, **argument_spec}
+
+
 def make_module(argument_spec: Resource, **keywords: Any) -> AnsibleModule:
     """An AnsibleModule with the arguments that all modules share; supports check mode."""
-    state = {"choices": ["present", "absent"], "default": "present"}
-    return make_info_module({"state": state, **argument_spec}, **keywords)
+    return AnsibleModule(argument_spec=shared(argument_spec), supports_check_mode=True, **keywords)
 
 
 def make_info_module(argument_spec: Resource, **keywords: Any) -> AnsibleModule:
     """An AnsibleModule that only looks, and so has no state."""
-    token = {"type": "str", "required": True, "no_log": True, "fallback": (env_fallback, ["DIGITALOCEAN_ACCESS_TOKEN"])}
-    return AnsibleModule(argument_spec={"token": token, **argument_spec}, supports_check_mode=True, **keywords)
+    return AnsibleModule(argument_spec={"token": TOKEN, **argument_spec}, supports_check_mode=True, **keywords)
 
 
+TOKEN: Resource = {
+    "type": "str",
+    "required": True,
+    "no_log": True,
+    "fallback": (env_fallback, ["DIGITALOCEAN_ACCESS_TOKEN"]),
+}
 # The argument of the modules that believe a survey.
 SEEN: Resource = {"seen": {"type": "dict"}}
+
+
+def in_order(module: AnsibleModule, work: Callable[[AnsibleModule, Client], Resource]) -> Resource | None:
+    """What work returns where a survey shows that all is as it should be already; else None.
+
+    Raises ValueError with the reason why there could be no survey.
+    """
+    seen = module.params.get("seen") or {}
+    if error := seen.get("error"):
+        raise ValueError(error)
+    if seen and module.params["state"] == "present":
+        # What it says may be outdated: a reason to fail is one only if the API itself gives it.
+        with contextlib.suppress(Unseen, ValueError):
+            result = work(module, Survey(seen))
+            if not result["changed"]:
+                return result
+    return None
 
 
 def run(module: AnsibleModule, work: Callable[[AnsibleModule, Client], Resource]) -> None:
@@ -517,17 +544,8 @@ def run(module: AnsibleModule, work: Callable[[AnsibleModule, Client], Resource]
     """
     if LIBRARY_ERROR:
         module.fail_json(msg=missing_required_lib("python-digitalocean"), exception=LIBRARY_ERROR)
-    seen = module.params.get("seen") or {}
-    if error := seen.get("error"):
-        module.fail_json(msg=error)
-    if seen and module.params["state"] == "present":
-        # What it says may be outdated: a reason to fail is one only if the API itself gives it.
-        with contextlib.suppress(Unseen, ValueError):
-            result = work(module, Survey(seen))
-            if not result["changed"]:
-                module.exit_json(**result)
     try:
-        result = work(module, Client(module.params["token"]))
+        result = in_order(module, work) or work(module, Client(module.params["token"]))
     except ApiError as error:
         module.fail_json(msg=str(error), error=asdict(error))
     except ValueError as error:

@@ -524,7 +524,7 @@ def work(module: AnsibleModule, client: Client) -> Resource:
     return droplet.present()
 
 
-def main() -> None:
+def arguments() -> Resource:
     policy = {
         "plan": {"type": "str", "choices": ["daily", "weekly"], "required": True},
         "weekday": {"type": "str", "choices": ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]},
@@ -548,7 +548,11 @@ def main() -> None:
         "droplet_id": {"type": "int"},
     }
     required = [("state", "present", ["name", "region", "size", "image"]), ("state", "absent", ["droplet_id"])]
-    run(make_module(spec, required_if=required), work)
+    return {"argument_spec": spec, "required_if": required}
+
+
+def main() -> None:
+    run(make_module(**arguments()), work)
 
 
 if __name__ == "__main__":

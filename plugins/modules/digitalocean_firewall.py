@@ -160,7 +160,7 @@ def work(module: AnsibleModule, client: Client) -> Resource:
     return result | ({"id": found["id"]} if found else {})
 
 
-def main() -> None:
+def arguments() -> Resource:
     rule = {
         "protocol": {"type": "str", "required": True, "choices": ["tcp", "udp", "icmp"]},
         "ports": {"type": "str", "default": "all"},
@@ -171,7 +171,11 @@ def main() -> None:
         "inbound": {"type": "list", "elements": "dict", "options": rule},
         "tags": {"type": "list", "elements": "str"},
     }
-    run(make_module(spec, required_if=[("state", "present", ["inbound", "tags"])]), work)
+    return {"argument_spec": spec, "required_if": [("state", "present", ["inbound", "tags"])]}
+
+
+def main() -> None:
+    run(make_module(**arguments()), work)
 
 
 if __name__ == "__main__":

@@ -71,9 +71,13 @@ def work(module: AnsibleModule, client: Client) -> Resource:
     return result
 
 
-def main() -> None:
+def arguments() -> Resource:
     spec = {"name": {"type": "str"}, "public_key": {"type": "str", "required": True, "no_log": False}} | SEEN
-    run(make_module(spec, required_if=[("state", "present", ["name"])]), work)
+    return {"argument_spec": spec, "required_if": [("state", "present", ["name"])]}
+
+
+def main() -> None:
+    run(make_module(**arguments()), work)
 
 
 if __name__ == "__main__":

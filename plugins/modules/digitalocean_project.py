@@ -119,7 +119,7 @@ def file(client: Client, project: Resource, urns: list[str], timeout: float) -> 
             return
 
 
-def main() -> None:
+def arguments() -> Resource:
     spec = SEEN | {
         "name": {"type": "str", "required": True},
         "description": {"type": "str", "default": ""},
@@ -132,7 +132,11 @@ def main() -> None:
         "resources": {"type": "list", "elements": "str", "default": []},
         "timeout": {"type": "int", "default": 60},
     }
-    run(make_module(spec), work)
+    return {"argument_spec": spec}
+
+
+def main() -> None:
+    run(make_module(**arguments()), work)
 
 
 if __name__ == "__main__":

@@ -206,7 +206,7 @@ def work(module: AnsibleModule, client: Client) -> Resource:
     return reserved.present() if module.params["state"] == "present" else reserved.absent()
 
 
-def main() -> None:
+def arguments() -> Resource:
     spec = SEEN | {
         "droplet_id": {"type": "int"},
         "address": {"type": "str"},
@@ -214,7 +214,11 @@ def main() -> None:
         "timeout": {"type": "int", "default": 300},
     }
     required = [("state", "present", ["droplet_id"]), ("state", "absent", ["address"])]
-    run(make_module(spec, required_if=required), work)
+    return {"argument_spec": spec, "required_if": required}
+
+
+def main() -> None:
+    run(make_module(**arguments()), work)
 
 
 if __name__ == "__main__":

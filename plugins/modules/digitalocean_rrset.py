@@ -290,7 +290,7 @@ def work(module: AnsibleModule, client: Client) -> Resource:
     return RRsets(module, client).apply()
 
 
-def main() -> None:
+def arguments() -> Resource:
     kind = {"type": "str", "choices": TYPES}
     one = {"name": {"type": "str"}, "type": kind | {"default": "A"}, "values": {"type": "list", "elements": "str"}}
     several = one | {"name": {"type": "str", "required": True}}
@@ -314,14 +314,15 @@ def main() -> None:
         },
         "ttl": {"type": "int", "default": 300},
     }
-    run(
-        make_module(
-            spec,
-            mutually_exclusive=[("name", "rrsets"), ("values", "rrsets")],
-            required_one_of=[("name", "rrsets")],
-        ),
-        work,
-    )
+    return {
+        "argument_spec": spec,
+        "mutually_exclusive": [("name", "rrsets"), ("values", "rrsets")],
+        "required_one_of": [("name", "rrsets")],
+    }
+
+
+def main() -> None:
+    run(make_module(**arguments()), work)
 
 
 if __name__ == "__main__":
