@@ -309,6 +309,19 @@ def test_a_run_fails_at_a_violation_and_at_what_was_not_seen(monkeypatch: pytest
         assert judge.exchanges == 1
 
 
+@needs_contract
+def test_the_command_fails_at_a_violation_and_once_only() -> None:
+    with records_only() as api:
+        api.client.call("GET", "tags", query={"unheard_of": 1})
+        command = [sys.executable, "-m", "tests.contract", api.control_url]
+        first, second = (subprocess.run(command, cwd=ROOT, capture_output=True, text=True) for _ in range(2))
+    assert (first.returncode, second.returncode) == (1, 0)
+    assert "GET /v2/tags: request: query: unheard_of is unknown" in first.stdout
+    assert "0 exchanges held against" in second.stdout
+    nobody = subprocess.run([*command[:-1], "http://127.0.0.1:1"], cwd=ROOT, capture_output=True, text=True)
+    assert (nobody.returncode, nobody.stdout[:12]) == (0, "No lab is up")
+
+
 def test_without_the_document_every_run_says_so_loudly() -> None:
     test = f"{__file__}::test_an_answer_that_a_fault_took_away_is_not_asked_for"
     run = subprocess.run(
