@@ -306,9 +306,26 @@ class CustomersDroplet:
             droplet |= {name: wanted[name] for name in ("region", "image", "backups", "monitoring")}
         else:
             made = self.client.create("droplets", "droplet", body, self.find)
+            self.refuse_company(made)
             droplet = self.summary(self.wait_until_ready(made["id"]))
         result = {"changed": True, "created": True, "droplet": droplet, "drift": [], "diff": diff}
         return result | ({"golden": golden.name} if golden else {})
+
+    def refuse_company(self, made: Resource) -> None:
+        """Of two that were made at the same moment the first stays; the other's maker takes its own away again.
+
+        Another run, or what is left of one that was killed, may have found no droplet just as this one did. Raises
+        ValueError if it was quicker.
+        """
+        customer, number = self.wanted["customer"], made["id"]
+        droplets = self.client.get_all("droplets", "droplets", tag_name=self.tag)
+        first = min([number, *(each["id"] for each in droplets if self.kind in household(customer, [each]))])
+        if first != number:
+            self.client.destroy_droplet(made, self.wanted["timeout"])
+            raise ValueError(
+                f"another run made droplet {first} for {customer} at the same moment: that of this run ({number}) "
+                f"was destroyed again. Run it once more when the other run has ended"
+            )
 
     def golden(self) -> GoldenImage | None:
         """The newest golden image that a new droplet can start from."""

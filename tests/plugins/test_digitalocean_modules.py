@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.plugins.support import TOKEN, Api, Failed, run_module
+from tests.plugins.support import TOKEN, Api, Client, Failed, run_module
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBVpxtvBTE8z3P3cVRdfNVNqbXqBSdGi1aeKv+3Jo4jM operator"
 FINGERPRINT = "84:ca:b1:de:1c:1a:91:31:f3:35:78:6f:ed:a4:72:bf"
@@ -402,6 +402,30 @@ class TestDroplet:
     @pytest.mark.parametrize("user_data", ["ä", "x" * (64 * 1024 + 1)])
     def test_user_data_that_the_api_would_not_take(self, api: Api, user_data: str) -> None:
         assert "ASCII and 65536 bytes" in failure("digitalocean_droplet", **DROPLET, user_data=user_data)
+
+    @pytest.mark.parametrize("ours_is_first", [True, False])
+    def test_of_two_runs_at_the_same_moment_one_makes_it(
+        self, api: Api, monkeypatch: pytest.MonkeyPatch, ours_is_first: bool
+    ) -> None:
+        create, others = Client.create, list[dict[str, Any]]()
+
+        def together(self: Client, path: str, *rest: Any) -> Any:
+            made = create(self, path, *rest) if ours_is_first else None
+            if path == "droplets":
+                others.append(api.droplet("sbc", "sbc:customer:contoso"))
+            return made or create(self, path, *rest)
+
+        monkeypatch.setattr(Client, "create", together)
+        if ours_is_first:
+            # The other run is about to see that it was not the first.
+            number = run_module("digitalocean_droplet", **DROPLET)["droplet"]["id"]
+            api.client.destroy_droplet(others[0], 30)
+        else:
+            message = failure("digitalocean_droplet", **DROPLET)
+            assert f"another run made droplet {others[0]['id']} for contoso at the same moment" in message
+            number = others[0]["id"]
+        assert [each["id"] for each in api.control("GET", "state")["droplets"]] == [number]
+        assert not run_module("digitalocean_droplet", **DROPLET)["created"]
 
     def test_absent_needs_number_and_tag(self, api: Api) -> None:
         number = run_module("digitalocean_droplet", **DROPLET)["droplet"]["id"]
