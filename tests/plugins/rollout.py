@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -34,6 +34,25 @@ Result = dict[str, Any]
 INVENTORY = "the inventory"
 # What a droplet on paper cannot do, and what concerns the controller's files and the terminal alone.
 LEFT_OUT = {"wait_for_connection", "command", "assert", "validate_argument_spec", "debug", "files", "meta"}
+
+
+def copy(dest: str, content: str, mode: str) -> bool:
+    path = Path(dest)
+    if path.exists() and path.read_text() == content:
+        return False
+    path.write_text(content)
+    path.chmod(int(mode, 8))
+    return True
+
+
+def file(path: str, state: str) -> bool:
+    assert state == "absent"
+    Path(path).unlink(missing_ok=True)
+    return True
+
+
+# The builtin modules that keep what the controller must remember, as far as they are used for that.
+CONTROLLERS_FILES: dict[str, Callable[..., bool]] = {"copy": copy, "file": file}
 
 
 class Rollout:
@@ -67,6 +86,8 @@ class Rollout:
             if name == "set_fact":
                 result: Result = {"changed": False}
                 variables.set_nonpersistent_facts(host.name, dict(arguments))
+            elif name in CONTROLLERS_FILES:
+                result = {"changed": CONTROLLERS_FILES[name](**arguments)}
             else:
                 environment = {key: value for each in templar.template(task.environment) for key, value in each.items()}
                 with mock.patch.dict(os.environ, environment):
