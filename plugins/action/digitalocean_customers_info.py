@@ -40,6 +40,8 @@ VARIABLES = (
     "droplet_backup_policy",
 )
 
+NONE = ("none", "false", "no", "")
+
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # no types
     TRANSFERS_FILES = False
@@ -87,7 +89,9 @@ def survey(client: Client, customers: dict[str, dict[str, Any]]) -> dict[str, Re
     for part in seen.values():
         part["account/keys"] = keys
     _add_records(client, customers, seen)
-    _add_reserved_ips(client, {host for host, values in customers.items() if values.get("droplet_reserved_ip")}, seen)
+    # From the command line, everything is a text.
+    keepers = {host for host, each in customers.items() if str(each.get("droplet_reserved_ip")).lower() not in NONE}
+    _add_reserved_ips(client, keepers, seen)
     _add_projects(client, customers, seen)
     _add_backup_policies(client, {host for host, each in customers.items() if each.get("droplet_backup_policy")}, seen)
     return seen

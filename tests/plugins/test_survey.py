@@ -132,6 +132,12 @@ def test_a_domain_that_is_not_there_is_for_others_to_say(api: Api) -> None:
     assert "domains/example.net/records" not in seen["fabrikam"]
 
 
+@pytest.mark.parametrize(("wish", "listed"), [(False, 0), ("false", 0), (True, 1), ("198.51.100.7", 1)])
+def test_only_what_somebody_wants_is_listed(api: Api, wish: bool | str, listed: int) -> None:
+    survey(api.client, variables(["contoso"], droplet_reserved_ip=wish) | variables(["fabrikam"]))
+    assert api.requests() == LISTS + ["GET reserved_ips 200"] * listed
+
+
 def test_a_name_of_another_customer_is_not_ones_own(api: Api) -> None:
     for name in ("sbc1", "fabrikam.sbc1", "_acme-challenge.sbc1", "xsbc1", "sbc10"):
         api.client.call("POST", "domains/example.com/records", {"type": "A", "name": name, "data": "192.0.2.1"})
