@@ -30,14 +30,18 @@ options:
   beside:
     description:
       - Whether a new key is made, and noted beside the one that is known, if the private half of that is not here. For
-        a second droplet of the host, while the first is in use. Both keys are good for the host until one is asked for
-        with O(replace).
+        a second droplet of the host, while the first is in use.
+      - It lies apart (C(HOST/successor/ssh_host_ed25519_key)), where nothing but O(beside) looks for it, until
+        O(state=promoted) makes it the host's own. Both keys are good for the host until then.
     type: bool
     default: false
   state:
-    description: Whether the key shall exist and be known. An existing key is never replaced.
+    description:
+      - Whether the key shall exist and be known. An existing key is never replaced.
+      - V(promoted) makes the key that O(beside) has made, if it has, the host's own and the only one that is known. For
+        the time when no other droplet of the host is left.
     type: str
-    choices: [present, absent]
+    choices: [present, promoted, absent]
     default: present
 requirements:
   - ssh-keygen
@@ -96,6 +100,10 @@ from ansible.module_utils.basic import AnsibleModule
 HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
+# The public key, whether the key's files change, and the lines of known_hosts that are to be.
+Outcome = tuple[str | None, bool, list[str]]
+
+
 class HostKey:
     """One host's key under a state directory that all hosts of an inventory share."""
 
@@ -105,15 +113,20 @@ class HostKey:
         self.known_hosts = self.directory / "known_hosts"
         self.private = self.directory / self.host / "ssh_host_ed25519_key"
         self.public = self.private.with_name(self.private.name + ".pub")
+        apart = self.private.parent / "successor"
+        self.apart = apart / self.private.name, apart / self.public.name
+        if module.params["beside"] and not self.private.exists():
+            self.private, self.public = self.apart
 
     def keygen(self, *arguments: str) -> str:
         _, output, _ = self.module.run_command(["ssh-keygen", *arguments], check_rc=True)
         return str(output)
 
     def public_key(self) -> str | None:
-        if not self.private.exists():
-            return None
-        text = self.public.read_text() if self.public.exists() else self.keygen("-y", "-f", str(self.private))
+        return self.public_half(self.private, self.public) if self.private.exists() else None
+
+    def public_half(self, private: Path, public: Path) -> str:
+        text = public.read_text() if public.exists() else self.keygen("-y", "-f", str(private))
         return " ".join(text.split()[:2])
 
     def make(self) -> None:
@@ -145,27 +158,20 @@ class HostKey:
             file.writelines(f"{line}\n" for line in lines)
         os.replace(name, self.known_hosts)
 
-    def apply(self, present: bool) -> dict[str, object]:
+    def apply(self) -> dict[str, object]:
+        state = self.module.params["state"]
         with self.locked():
             before = self.lines()
-            noted = [" ".join(line.split()[1:3]) for line in before if line.split()[:1] == [self.host]]
-            stays = present and (self.module.params["beside"] or not self.module.params["replace"])
-            kept = stays and bool(noted) and not self.private.exists() and not self.module.params["beside"]
-            had_key = self.private.exists() or kept
-            if present and not had_key and not self.module.check_mode:
-                self.make()
-            key = noted[0] if kept else self.public_key() if present else None
-            after = [line for line in before if stays or line.split()[:1] != [self.host]]
-            if present and not (stays and key in noted):
-                after.append(f"{self.host} {key or 'ssh-ed25519 (to be made)'}")
+            others = [line for line in before if line.split()[:1] != [self.host]]
+            act = {"present": self.present, "promoted": self.promoted, "absent": self.absent}[state]
+            key, changed, after = act(before, others)
             if sorted(before) == sorted(after):
                 after = before
             elif not self.module.check_mode:
                 self.write(after)
-            if not present and not self.module.check_mode:
-                self.private.unlink(missing_ok=True)
-                self.public.unlink(missing_ok=True)
-        changed = had_key != present or before != after
+            if changed and not self.module.check_mode:
+                self.settle(state)
+        changed = changed or before != after
         diff = {
             "before_header": str(self.known_hosts),
             "after_header": str(self.known_hosts),
@@ -180,6 +186,40 @@ class HostKey:
             **({"diff": diff} if changed else {}),
         }
 
+    def line(self, key: str | None) -> str:
+        return f"{self.host} {key or 'ssh-ed25519 (to be made)'}"
+
+    def present(self, before: list[str], others: list[str]) -> Outcome:
+        beside, stays = self.module.params["beside"], self.module.params["beside"] or not self.module.params["replace"]
+        noted = [" ".join(line.split()[1:3]) for line in before if line.split()[:1] == [self.host]]
+        kept = stays and not beside and bool(noted) and not self.private.exists()
+        missing = not kept and not self.private.exists()
+        if missing and not self.module.check_mode:
+            self.make()
+        key = noted[0] if kept else self.public_key()
+        after = before if stays else others
+        return key, missing, after if stays and key in noted else [*after, self.line(key)]
+
+    def promoted(self, before: list[str], others: list[str]) -> Outcome:
+        if self.private.exists() or not self.apart[0].exists():
+            return self.public_key(), False, before
+        key = self.public_half(*self.apart)
+        return key, True, [*others, self.line(key)]
+
+    def absent(self, _before: list[str], others: list[str]) -> Outcome:
+        return None, self.private.exists() or self.apart[0].exists(), others
+
+    def settle(self, state: str) -> None:
+        """The files, after known_hosts. A private key goes or moves last, so that a killed run is gone on with."""
+        private, public = self.apart
+        if state == "promoted":
+            if public.exists():
+                public.replace(self.public)
+            private.replace(self.private)
+        elif state == "absent":
+            for file in (self.public, public, self.private, private):
+                file.unlink(missing_ok=True)
+
 
 def main() -> None:
     spec = {
@@ -187,13 +227,13 @@ def main() -> None:
         "state_dir": {"type": "path", "required": True},
         "replace": {"type": "bool", "default": True},
         "beside": {"type": "bool", "default": False},
-        "state": {"choices": ["present", "absent"], "default": "present"},
+        "state": {"choices": ["present", "promoted", "absent"], "default": "present"},
     }
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
     if not HOST.fullmatch(module.params["host"]):
         module.fail_json(msg=f"host {module.params['host']!r} cannot be the name of a directory and of a known host")
     try:
-        result = HostKey(module).apply(module.params["state"] == "present")
+        result = HostKey(module).apply()
     except OSError as error:
         module.fail_json(msg=f"host key of {module.params['host']}: {error}")
     module.exit_json(**result)

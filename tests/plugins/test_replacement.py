@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.plugins.fleet import provision
 from tests.plugins.support import ROOT, TOKEN, Api, run_module
 
 FQDN = "sbc1.example.com"
@@ -199,6 +200,26 @@ def test_the_move_waits_until_resolvers_have_forgotten(world: World) -> None:
     assert time.time() >= forgotten
 
 
+@pytest.mark.parametrize("by_hand", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_the_host_key_of_a_successor_that_goes_is_in_nobodys_way(world: World, by_hand: bool) -> None:
+    """The private half of the key of the droplet in use is with the colleague who made it."""
+    for half in world.state.glob("ssh_host_ed25519_key*"):
+        half.unlink()
+    world.api.client.tag_droplet(world.old["id"], "sbc:user-data:0123456789ab")
+    code, said = world.replace()
+    assert (code != 0, "contoso was not replaced. The droplet answers over SSH" in said) == (True, True), said
+    if by_hand:
+        [new] = [number for number, kind in world.kinds().items() if kind == "successor"]
+        world.api.client.delete(f"droplets/{new}")
+    else:
+        code, said = world.replace("-e", "replacement_abandon=true")
+        assert code == 0, said
+    assert world.kinds() == {world.old["id"]: "droplet"}
+    done = provision(world.inventory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert world.kinds() == {world.old["id"]: "droplet"}
+
+
 @pytest.mark.full
 def test_it_goes_on_with_the_successor_that_there_is(world: World) -> None:
     new = world.droplet("sbc:successor")
@@ -259,10 +280,15 @@ def test_a_promotion_that_was_cut_off_is_ended(world: World, kinds: tuple[str, s
     world.api.client.tag_droplet(world.old["id"], "sbc:retired")
     world.leads_to(new, 30)
     (world.state / "replacement.json").write_text(json.dumps({"old": {"id": world.old["id"]}, "successor": new["id"]}))
+    (world.state / "successor").mkdir()
+    halves = {each.name: each.read_text() for each in world.state.glob("ssh_host_ed25519_key*")}
+    for half in halves:
+        (world.state / half).rename(world.state / "successor" / half)
     code, said = world.replace()
     assert code == 0, said
     assert f"The droplet of contoso is {new['id']} ({new['address']}) now" in said
     assert (world.kinds(), world.records()) == ({new["id"]: "droplet"}, [(new["address"], TTL)])
+    assert {each.name: each.read_text() for each in world.state.glob("ssh_host_ed25519_key*")} == halves
     assert not (world.state / "replacement.json").exists()
 
 

@@ -71,16 +71,43 @@ def test_what_a_droplet_has_is_not_forgotten_while_another_is_built(tmp_path: Pa
     assert Path(made["known_hosts"]).read_text().splitlines() == both
     for again in ({"beside": True}, {}):
         assert not run_module("ssh_host_key", **in_use, **again)["changed"]
-    assert run_module("ssh_host_key", host="contoso", state_dir=str(tmp_path))["changed"]
+    # Whoever looks for the key of the droplet that is in use does not find the other one's.
+    assert not Path(run_module("ssh_host_key", **in_use)["private_key_file"]).exists()
+    other: dict[str, Any] = {"host": "contoso", "state_dir": str(tmp_path), "state": "promoted"}
+    foretold = run_module("ssh_host_key", check=True, **other)
+    promoted = run_module("ssh_host_key", **other)
+    assert foretold["diff"] == promoted["diff"]
+    assert promoted["public_key"] == made["public_key"]
+    assert fingerprint_of(promoted["private_key_file"]) == fingerprint_of(promoted["private_key_file"] + ".pub")
     assert Path(made["known_hosts"]).read_text().splitlines() == both[1:]
+    for state in ({"state": "promoted"}, {"beside": True}, {}):
+        again = run_module("ssh_host_key", **in_use | state)
+        assert (again["changed"], again["public_key"]) == (False, made["public_key"])
+
+
+@pytest.mark.parametrize("left", ["private", "both"])
+def test_a_promotion_that_was_killed_is_gone_on_with(tmp_path: Path, left: str) -> None:
+    in_use: dict[str, Any] = {"host": "contoso", "state_dir": str(tmp_path)}
+    (tmp_path / "known_hosts").write_text("contoso ssh-ed25519 BBBB\n")
+    made = run_module("ssh_host_key", **in_use, beside=True)
+    (tmp_path / "known_hosts").write_text(f"contoso {made['public_key']}\n")
+    own = tmp_path / "contoso/ssh_host_ed25519_key"
+    if left == "private":
+        Path(made["private_key_file"] + ".pub").rename(f"{own}.pub")
+    promoted = run_module("ssh_host_key", **in_use, state="promoted")
+    assert promoted["changed"]
+    assert promoted["public_key"] == made["public_key"]
+    assert fingerprint_of(str(own)) == fingerprint_of(f"{own}.pub")
+    assert not run_module("ssh_host_key", **in_use)["changed"]
 
 
 def test_absent(tmp_path: Path) -> None:
+    run_module("ssh_host_key", host="contoso", state_dir=str(tmp_path), beside=True)
     for host in ("contoso", "fabrikam"):
         run_module("ssh_host_key", host=host, state_dir=str(tmp_path))
     gone = run_module("ssh_host_key", host="contoso", state_dir=str(tmp_path), state="absent")
     assert gone["changed"]
-    assert not Path(gone["private_key_file"]).exists()
+    assert not [each for each in (tmp_path / "contoso").rglob("*") if each.is_file()]
     assert [line.split()[0] for line in Path(gone["known_hosts"]).read_text().splitlines()] == ["fabrikam"]
     assert not run_module("ssh_host_key", host="contoso", state_dir=str(tmp_path), state="absent")["changed"]
 
