@@ -20,7 +20,7 @@ description:
   - Another region, image or user_data, a size with a smaller disk, and monitoring, need a new droplet, since the API
     has no call that changes them.
   - Where a droplet differs in what may not, or cannot, be changed, the module fails before it changes anything, unless
-    O(accept_drift) is set.
+    O(accept_drift) is set. One that is off is switched on all the same, since an SBC that is down helps nobody.
 options:
   customer:
     description: The customer, which is the inventory's host name.
@@ -271,8 +271,12 @@ class CustomersDroplet:
             return self.create()
         if found["status"] == "archive":
             raise ValueError(f"droplet {found['id']} of {self.wanted['customer']} is archived: restore it first")
-        droplet, drift = found, self.drift(found)
-        self.judge(found, drift)
+        droplet = found
+        try:
+            drift = self.drift(found)
+            self.judge(found, drift)
+        except ValueError as error:
+            raise ValueError(f"{error}{self.switched_on(found)}") from error
         before = self.shown(found)
         after = self.mended(before, drift)
         if not self.module.check_mode:
@@ -459,11 +463,19 @@ class CustomersDroplet:
             ways.append(f"run `ansible-playbook playbooks/replace.yml --limit {customer}`{again}")
         if "resize" in kinds:
             ways.append("allow the resize with -e droplet_allow_resize=true (the droplet is off meanwhile)")
-        off = " It is switched off, and stays so." if droplet["status"] == "off" else ""
         raise ValueError(
-            f"{about}. Nothing was changed.{off} To mend it, {' and '.join(ways)}; to leave it, set "
+            f"{about}. Nothing was changed. To mend it, {' and '.join(ways)}; to leave it, set "
             f"droplet_accept_drift: true"
         )
+
+    def switched_on(self, droplet: Resource) -> str:
+        """What to say besides of a droplet that is not mended and was off, as a resize that is cut off leaves it."""
+        if droplet["status"] != "off":
+            return ""
+        if self.module.check_mode:
+            return ". But it is off, and would be switched on"
+        self.switch_on(droplet["id"])
+        return ". But it was off, and has been switched on"
 
     def drift(self, droplet: Resource) -> list[Resource]:
         """What differs and is not going to be mended. Raises ValueError if the wanted size cannot be had."""

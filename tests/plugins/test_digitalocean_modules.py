@@ -268,14 +268,45 @@ class TestDroplet:
         assert run_module("digitalocean_droplet", **wanted)["droplet"]["size"] == "s-1vcpu-2gb"
 
     def test_a_resize_that_was_cut_off_is_finished(self, api: Api) -> None:
-        number = run_module("digitalocean_droplet", **DROPLET)["droplet"]["id"]
-        api.client.call("POST", f"droplets/{number}/actions", {"type": "power_off"})
-        wanted: dict[str, Any] = DROPLET | {"size": "s-1vcpu-2gb"}
-        while api.client.call("GET", f"droplets/{number}")["droplet"]["status"] != "off":
-            pass
-        assert "It is switched off, and stays so" in failure("digitalocean_droplet", **wanted)
-        result = run_module("digitalocean_droplet", **wanted, resize=True)["droplet"]
+        run_module("digitalocean_droplet", **DROPLET)
+        self.off(api)
+        result = run_module("digitalocean_droplet", **DROPLET | {"size": "s-1vcpu-2gb"}, resize=True)["droplet"]
         assert (result["status"], result["size"]) == ("active", "s-1vcpu-2gb")
+
+    @staticmethod
+    def off(api: Api) -> dict[str, Any]:
+        droplet: dict[str, Any] = api.client.get_all("droplets", "droplets")[0]
+        api.client.switch_off(droplet["id"], 30)
+        api.requests()
+        droplet["status"] = "off"
+        return droplet
+
+    @pytest.mark.parametrize(
+        ("other", "reason"),
+        [
+            ({"size": "s-1vcpu-2gb"}, "resize required"),
+            ({"size": "s-9vcpu", "resize": True}, "is not on offer"),
+            ({"image": "debian-12-x64"}, "replacement required"),
+        ],
+    )
+    def test_one_that_is_off_is_switched_on_although_it_is_not_mended(
+        self, api: Api, other: dict[str, Any], reason: str
+    ) -> None:
+        """As a resize leaves it that was killed, and that the next run is not allowed to go on with."""
+        before = run_module("digitalocean_droplet", **DROPLET)["droplet"]
+        seen = {"droplets": [self.off(api)]}
+        with pytest.raises(Failed) as caught:
+            run_module("digitalocean_droplet", check=True, **DROPLET | other, seen=seen)
+        foretold = caught.value.args[0]["msg"]
+        assert reason in foretold
+        assert "it is off, and would be switched on" in foretold
+        assert wrote(api.requests()) == []
+        said = failure("digitalocean_droplet", **DROPLET | other, seen=seen)
+        assert reason in said
+        assert "it was off, and has been switched on" in said
+        assert wrote(api.requests()) == [f"POST droplets/{before['id']}/actions 201"]
+        assert run_module("digitalocean_droplet", **DROPLET)["droplet"] == before
+        assert "switched on" not in failure("digitalocean_droplet", **DROPLET | other)
 
     @pytest.mark.parametrize("kind", ["lost", "dropped"])
     @pytest.mark.parametrize("step", range(3))
