@@ -26,6 +26,7 @@ from ansible.module_utils.digitalocean import (
     Resource,
     customer_tag,
     record_name,
+    wants_address,
 )
 from ansible.module_utils.host_variables import customers_of, defaults_of, evaluated
 
@@ -39,8 +40,6 @@ VARIABLES = (
     "droplet_reserved_ip",
     "droplet_backup_policy",
 )
-
-NONE = ("none", "false", "no", "")
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # no types
@@ -89,8 +88,7 @@ def survey(client: Client, customers: dict[str, dict[str, Any]]) -> dict[str, Re
     for part in seen.values():
         part["account/keys"] = keys
     _add_records(client, customers, seen)
-    # From the command line, everything is a text.
-    keepers = {host for host, each in customers.items() if str(each.get("droplet_reserved_ip")).lower() not in NONE}
+    keepers = {host for host, each in customers.items() if wants_address(each.get("droplet_reserved_ip"))}
     _add_reserved_ips(client, keepers, seen)
     _add_projects(client, customers, seen)
     _add_backup_policies(client, {host for host, each in customers.items() if each.get("droplet_backup_policy")}, seen)

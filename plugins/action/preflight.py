@@ -40,7 +40,7 @@ from ansible.module_utils.preflight_rules import (
     check_endpoint,
     check_together,
     is_host_name,
-    wants_address,
+    keeps_address,
 )
 from ansible.module_utils.saved_certificates import Saved, SavedError
 from ansible.module_utils.token_scopes import DESTROYING, FILING, READING, RESERVING, WRITING, Question, naming
@@ -256,7 +256,7 @@ def _ask(client: Client, customers: list[Customer], beside: int, missing: list[s
         for slug in {str(each.values["droplet_image"]) for each in customers if each.values.get("droplet_image")}:
             if image := client.get(f"images/{slug}", "image"):
                 images[slug] = frozenset(image["regions"])
-    wanted = any(wants_address(each) for each in customers)
+    wanted = any(keeps_address(each) for each in customers)
     reserved = listed("reserved_ip:read", "reserved_ips", "reserved_ips") if wanted else []
     if any(each.values.get("droplet_project") for each in customers):
         listed("project:read", "projects", "projects")
@@ -312,7 +312,7 @@ def _questions(customers: list[Customer], account: Account, beside: int, check_m
     if check_mode:
         return list(READING)
     questions = [*READING, *WRITING, *map(naming, sorted(_domains(customers)))]
-    if any(wants_address(each) for each in customers):
+    if any(keeps_address(each) for each in customers):
         questions += RESERVING
     if any(each.values.get("droplet_project") for each in customers):
         questions += FILING

@@ -99,6 +99,11 @@ def user_data_tag(user_data: str) -> str:
     return USER_DATA_PREFIX + hashlib.sha256(user_data.encode()).hexdigest()[:12]
 
 
+def wants_address(value: object) -> bool:
+    """Whether a value of droplet_reserved_ip asks for a reserved IP: true, an address, or a text that says so."""
+    return str(value).strip().lower() not in ("false", "no", "none", "")
+
+
 def fingerprint(public_key: str) -> str:
     """The MD5 fingerprint by which the API knows an OpenSSH public key. Raises ValueError if the text is none."""
     kind, _, rest = public_key.strip().partition(" ")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from ansible.module_utils.digitalocean import checked_endpoint, fingerprint
+from ansible.module_utils.digitalocean import checked_endpoint, fingerprint, wants_address
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 TAGGABLE = re.compile(r"[a-z0-9-]{1,200}")
@@ -316,14 +316,14 @@ def check_account(customers: list[Customer], account: Account, beside: int = 0) 
     return mistakes + _check_addresses(customers, account)
 
 
-def wants_address(customer: Customer) -> bool:
+def keeps_address(customer: Customer) -> bool:
     """Whether a reserved IP shall lead to the customer's droplet."""
-    return str(customer.values.get("droplet_reserved_ip", "")).lower() not in ("false", "no", "", "none")
+    return bool(wants_address(customer.values.get("droplet_reserved_ip")))
 
 
 def _check_address(customer: Customer) -> list[Mistake]:
     value = str(customer.values.get("droplet_reserved_ip", ""))
-    if not wants_address(customer) or value.lower() in ("true", "yes"):
+    if not keeps_address(customer) or value.lower() in ("true", "yes"):
         return []
     try:
         ipaddress.IPv4Address(value)
@@ -338,7 +338,7 @@ def _check_addresses(customers: list[Customer], account: Account) -> list[Mistak
     mistakes, new = [], []
     taken: dict[str, str] = {}
     held = {reserved.customer for reserved in account.reserved.values()}
-    for customer in filter(wants_address, customers):
+    for customer in filter(keeps_address, customers):
         written = str(customer.values["droplet_reserved_ip"])
         address = written if "." in written else customer.values.get("remembered_address")
         if not address:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from ansible.module_utils.digitalocean import wants_address
 from ansible.module_utils.preflight_rules import (
     Account,
     Customer,
@@ -316,3 +317,13 @@ def test_no_host_names(name: Any) -> None:
 @pytest.mark.parametrize("text", ["a@b@example.com", "a b@example.com", "@example.com", "a@example", "a,b@example.com"])
 def test_no_email_addresses(text: str) -> None:
     assert not is_email(text)
+
+
+@pytest.mark.parametrize("value", [False, None, "", "false", "False", "no", "none", "None"])
+def test_what_says_no_to_a_reserved_ip(value: Any) -> None:
+    assert not wants_address(value)
+
+
+@pytest.mark.parametrize("value", [True, "true", "yes", "198.51.100.7"])
+def test_what_asks_for_a_reserved_ip(value: Any) -> None:
+    assert wants_address(value)

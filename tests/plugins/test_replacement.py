@@ -272,6 +272,54 @@ def test_a_reserved_address_that_moved_without_a_proof_goes_back(world: World) -
     assert not [line for line in world.wrote() if "/records" in line], "the names never moved"
 
 
+@pytest.mark.parametrize("wish", ["true", "198.19.16.99"])
+def test_a_reserved_address_is_not_introduced_by_a_replacement(world: World, wish: str) -> None:
+    settings = world.inventory / "group_vars/sbc.yml"
+    settings.write_text(settings.read_text() + "droplet_reserved_ip: true\n")
+    if wish != "true":
+        reserved = run_module("digitalocean_reserved_ip", droplet_id=world.old["id"])["address"]
+        (world.state / "reserved_ip").write_text(reserved)
+        world.api.client.call("POST", "reserved_ips", {"region": "fra1"})
+        others = {each["ip"] for each in world.api.client.get_all("reserved_ips", "reserved_ips")} - {reserved}
+        wish = others.pop()
+    code, said = world.replace("-e", f"droplet_reserved_ip={wish}")
+    assert code != 0
+    assert f"Nothing was done: droplet_reserved_ip is {wish}, and contoso has" in said
+    assert "let `ansible-playbook site.yml --limit contoso` make it first" in said
+    assert (world.kinds(), world.wrote()) == ({world.old["id"]: "droplet"}, [])
+
+
+def test_a_way_back_that_fails_is_said_with_what_went_wrong_first(world: World) -> None:
+    new = world.droplet("sbc:successor")
+    world.leads_to(new, 30)
+    # Real records only; preflight asks for one that there is not.
+    world.api.fault("500", "PUT", "domains/*/records/4*", count=100)
+    code, said = world.replace()
+    assert code != 0
+    assert "contoso was not replaced. Every destination is AP, and that is true" in said
+    assert "And the way back failed: PUT domains/example.com/records/" in said
+    assert "-e replacement_abandon=true` puts that right" in said
+    world.api.control("DELETE", "faults")
+    code, said = world.replace("-e", "replacement_abandon=true")
+    assert code == 0, said
+    assert (world.kinds(), world.records()) == ({world.old["id"]: "droplet"}, [(world.old["address"], TTL)])
+
+
+@pytest.mark.full
+def test_a_promotion_moves_a_reserved_address_that_was_left_behind(world: World) -> None:
+    reserved = run_module("digitalocean_reserved_ip", droplet_id=world.old["id"])["address"]
+    settings = world.inventory / "group_vars/sbc.yml"
+    settings.write_text(settings.read_text() + "droplet_reserved_ip: true\n")
+    (world.state / "reserved_ip").write_text(reserved)
+    run_module("digitalocean_rrset", domain="example.com", name=FQDN, values=[reserved])
+    new = world.droplet("sbc:successor")
+    world.api.client.tag_droplet(world.old["id"], "sbc:retired")
+    code, said = world.replace()
+    assert code == 0, said
+    holder = world.api.client.call("GET", f"reserved_ips/{reserved}")["reserved_ip"]["droplet"]
+    assert (holder["id"], world.kinds()) == (new["id"], {new["id"]: "droplet"})
+
+
 @pytest.mark.parametrize(
     "kinds", [pytest.param(("retired", "successor"), marks=pytest.mark.full), ("retired", "droplet")]
 )
