@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from tests.plugins.fleet import inventory
 from tests.plugins.support import ROOT, TOKEN, Api, Failed, run_module
 
 # Needs what `support` does to the path.
@@ -260,3 +266,72 @@ class TestDroplet:
         monkeypatch.setattr(GoldenImage, "days", lambda *_: 31)
         (warning,) = run_module("digitalocean_droplet", **DROPLET)["warnings"]
         assert "is 31 days old: `ansible-playbook playbooks/snapshot.yml` makes a new one" in str(warning)
+
+
+# playbooks/snapshot.yml, as far as nobody has to be there: what looks like ssh gives one and the same answer to
+# everything, as often as it is told to, and then none any more. It runs nothing of what it is sent.
+
+SSH = """#!/bin/sh
+case "$*" in *python3*) ;; *) exit 0 ;; esac
+[ "$(wc -l <"$0.asked")" -lt ANSWERS ] || { echo "Connection timed out" >&2; exit 255; }
+echo >>"$0.asked"
+cat >/dev/null
+echo '{"ping": "pong", "rc": 0, "changed": false}'
+"""
+
+
+def build(api: Api, directory: Path, answers: int) -> tuple[int, str]:
+    """Exit code and words of a run whose machines answer so many times over SSH."""
+    ssh = directory / "ssh"
+    ssh.write_text(SSH.replace("ANSWERS", str(answers)))
+    ssh.chmod(0o755)
+    (directory / "ssh.asked").touch()
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            *("-i", str(inventory(directory / "inventory", api, {"contoso": {"sbc_fqdn": "sbc1.example.com"}}))),
+            *("playbooks/snapshot.yml", "-e", f"ansible_ssh_executable={ssh}", "-e", "ansible_ssh_retries=0"),
+        ],
+        cwd=ROOT,
+        env=os.environ | {"NO_COLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+def left(api: Api) -> list[str]:
+    """Names of all that a builder could leave behind, but for its key."""
+    kinds = ("droplets", "firewalls", "tags")
+    return [each["name"] for kind in kinds for each in api.client.get_all(kind, kind) if each["name"] != "sbc"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        pytest.param(0, "timed out waiting for ping", marks=pytest.mark.full),
+        (2, "could not be reached over SSH any more: "),
+    ],
+)
+def test_a_builder_that_is_lost_leaves_nothing_behind(api: Api, tmp_path: Path, answers: int, reason: str) -> None:
+    code, said = build(api, tmp_path, answers)
+    assert code == 2, said
+    assert reason in said
+    assert "POST droplets 202" in api.requests(), "there was one"
+    assert left(api) == []
+    assert api.client.get_all("images", "images", private="true") == []
+
+
+@pytest.mark.full
+def test_nor_does_one_that_is_lost_when_the_image_is_tried(api: Api, tmp_path: Path) -> None:
+    packages = yaml.safe_load((ROOT / "roles/sbc/vars/main/packages.yml").read_text())["sbc_packages"]
+    golden_name = f"sbc-golden-{BASE}-{mark(BASE, packages)}-20261120T100000Z"
+    snapshot(api, golden_name)
+    code, said = build(api, tmp_path, 2)
+    assert code == 2, said
+    assert f"The golden image {golden_name} was made, but" in said
+    assert "could not be reached over SSH any more: " in said
+    assert left(api) == []
+    assert api.client.get_all("images", "images", private="true") == []

@@ -53,18 +53,21 @@ def cleaned(machine: Machine) -> Iterator[Machine]:
     """A machine that had all the dirt that a builder has, and was cleaned of it."""
     machine.start()
     dirt = (make for name, (make, _) in DIRT.items() if name not in NOT_CLEANED)
-    machine.run("\n".join((*dirt, script("clean"))))
+    # As the role does it: in one command, which says nothing if all is well.
+    assert machine.run("\n".join((*dirt, script("clean", "examine", said="cleaned")))) == ""
     yield machine
     machine.destroy()
 
 
-def script(name: str, *arguments: str) -> str:
-    return f"sh -s {' '.join(arguments)} <<'END-OF-SCRIPT'\n{(FILES / name).read_text()}END-OF-SCRIPT\n"
+def script(*names: str, said: str = "") -> str:
+    """One command that is given these files one after the other, and arguments."""
+    text = "".join((FILES / name).read_text() for name in names)
+    return f"sh -s {said} <<'END-OF-SCRIPT'\n{text}END-OF-SCRIPT\n"
 
 
 def examined(machine: Machine, *arguments: str, after: str = "true") -> str:
     """What the examination says after a command; it fails if and only if it says something."""
-    done = machine.run(f"{after}\n{script('examine', *arguments)}echo $?")
+    done = machine.run(f"{after}\n{script('examine', said=' '.join(arguments))}echo $?")
     said, code = done.rstrip("\n").rpartition("\n")[::2]
     assert bool(said) == (code == "1"), done
     return said
