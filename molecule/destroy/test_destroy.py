@@ -102,3 +102,4 @@ def test_killed_while_the_droplet_goes() -> None:
     again = destroy(*said)
     assert again.code == 0, again.text
     assert in_the_account() == EMPTY
+    assert not (STATE / "destroyed.json").exists(), "nothing of it is believed of the next customer of this name"

@@ -9,9 +9,10 @@ short_description: What a DigitalOcean account holds of one customer
 description:
   - Says what of an account goes when a customer is taken away, and what stays and why. Changes nothing.
   - The droplet is the one with the tag C(sbc:customer:CUSTOMER). DNS records go only if they lead to its address or to
-    a reserved IP of its own, the SSH key only if no other customer's droplet is there, a tag only if nothing else
-    carries it.
-  - What a run that was cut off found before it removed the droplet can be given as O(remembered).
+    a reserved IP of its own, the SSH key only if it was put there for this customer and no other customer's droplet is
+    there, a tag only if nothing else carries it.
+  - What a run that was cut off found before it removed the droplet can be given as O(remembered). It is not believed
+    where the customer has another droplet by now.
 options:
   customer:
     description: The customer, which is the inventory's host name.
@@ -31,6 +32,12 @@ options:
     description: Whether O(reserved_ip) is not given back either.
     type: bool
     default: false
+  public_key:
+    description: The SSH key that logs in to the droplet. The account may know it by any name.
+    type: str
+  project:
+    description: The project that the droplet is filed in, if any.
+    type: str
   remembered:
     description: RV(estate) of an earlier call, for what can no longer be told once the droplet is gone.
     type: dict
@@ -110,6 +117,7 @@ from ansible.module_utils.digitalocean import (
     Client,
     Resource,
     customer_tag,
+    fingerprint,
     household,
     make_info_module,
     public_address,
@@ -128,9 +136,9 @@ class Estate:
         self.domain = (given["domain"] or "").lower().rstrip(".")
         self.keep = given["keep_reserved_ip"]
         self.known: Resource = {"droplet_id": None, "addresses": [], "tags": [], "reserved_ip": None}
-        self.known |= given["remembered"]
-        if given["reserved_ip"]:
-            self.known["reserved_ip"] = given["reserved_ip"]
+        self.remembered = given["remembered"]
+        self.key, self.project = given["public_key"], given["project"]
+        self.reserved_ip = given["reserved_ip"]
         self.tag = customer_tag(self.customer)
         self.going: list[str] = []
         self.staying: list[str] = []
@@ -140,6 +148,10 @@ class Estate:
         droplets = self.client.get_all("droplets", "droplets", tag_name=self.tag)
         kinds: dict[str, Resource] = household(self.customer, droplets)
         droplet = kinds.get("droplet")
+        if droplet is None or droplet["id"] == self.remembered.get("droplet_id"):
+            self.known |= self.remembered
+        if self.reserved_ip:
+            self.known["reserved_ip"] = self.reserved_ip
         if droplet:
             tags = [each for each in droplet["tags"] if each.startswith(USER_DATA_PREFIX)]
             address = public_address(droplet)
@@ -156,6 +168,7 @@ class Estate:
             "public_key": self.public_key(),
         }
         self.snapshots()
+        self.common()
         return result | {"going": self.going, "staying": self.staying, "estate": self.known}
 
     def droplet(self, droplet: Resource | None) -> Resource | None:
@@ -278,10 +291,16 @@ class Estate:
         return gone
 
     def public_key(self) -> str | None:
-        """The key that the rollout put there for this customer; one that was there before has a name of its own."""
-        name = f"sbc-{self.customer}"
-        key = next((each for each in self.client.get_all("account/keys", "ssh_keys") if each["name"] == name), None)
-        if key is None:
+        """The key that the rollout put there for this customer. Raises ValueError if the customer's key is none."""
+        name, mark, own = f"sbc-{self.customer}", fingerprint(self.key) if self.key else None, None
+        for each in self.client.get_all("account/keys", "ssh_keys"):
+            if each["name"] == name:
+                own = each
+            elif each["fingerprint"] == mark:
+                self.staying.append(
+                    f"SSH key {each['name']}: it logged in to the droplet, but was not put there for this customer"
+                )
+        if own is None:
             return None
         sharing = [
             each["name"]
@@ -295,7 +314,14 @@ class Estate:
             )
             return None
         self.going.append(f"SSH key {name}")
-        return str(key["public_key"])
+        return str(own["public_key"])
+
+    def common(self) -> None:
+        """What all customers have in common is no one's to take away."""
+        if self.project and self.project in (each["name"] for each in self.told("projects")):
+            self.staying.append(f"project {self.project}: stays, with what else is in it")
+        if self.client.get(f"tags/{COMMON_TAG}", "tag"):
+            self.staying.append(f"tag {COMMON_TAG}: all customers have it in common")
 
     def snapshots(self) -> None:
         if self.known["droplet_id"] is not None:
@@ -324,6 +350,8 @@ def main() -> None:
         "domain": {"type": "str"},
         "reserved_ip": {"type": "str"},
         "keep_reserved_ip": {"type": "bool", "default": False},
+        "public_key": {"type": "str", "no_log": False},
+        "project": {"type": "str"},
         "remembered": {"type": "dict", "default": {}},
     }
     run(make_info_module(spec), work)

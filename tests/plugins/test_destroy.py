@@ -23,9 +23,13 @@ import yaml
 
 from tests.plugins.support import ROOT, TOKEN, Api, Failed, run_module
 
+# Needs what `support` does to the path.
+from ansible.module_utils.digitalocean import fingerprint  # isort: skip
+
 FQDN, CUSTOMER = "sbc1.example.com", "contoso"
 TAG, MARK = "sbc:customer:contoso", "sbc:user-data:0123456789ab"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBVpxtvBTE8z3P3cVRdfNVNqbXqBSdGi1aeKv+3Jo4jM"
+MEMORY = "state/contoso/destroyed.json"
 FULL = pytest.mark.full
 NOTHING: dict[str, list[str]] = {kind: [] for kind in ("droplets", "reserved_ips", "firewalls", "keys", "records")} | {
     "tags": ["sbc"]
@@ -159,9 +163,7 @@ def test_all_of_it_goes_in_order_and_then_nothing_is_left_to_do(account: Account
     assert account.left() == NOTHING
     assert "site.yml makes the customer anew" in words(done)
 
-    remembered = json.loads((account.inventory / "state/contoso/destroyed.json").read_text())
-    facts = {"addresses": [account.address], "droplet_id": account.droplet["id"], "tags": [MARK], "reserved_ip": None}
-    assert remembered == facts
+    assert not (account.inventory / MEMORY).exists()
 
     again = account.destroy(account.number)
     assert again.returncode == 0, again.stdout
@@ -320,10 +322,43 @@ def test_killed_and_run_again(account: Account, path: str, done: bool) -> None:
     with subprocess.Popen(account.command(*said), cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL) as run:
         until(lambda: not account.api.control("GET", "faults")["faults"])
         os.killpg(run.pid, 9)
+    assert json.loads((account.inventory / MEMORY).read_text())["droplet_id"] == account.droplet["id"]
     account.api.control("DELETE", "faults")
     again = account.destroy(*said)
     assert again.returncode == 0, again.stdout
     assert account.left() == NOTHING
+    assert not (account.inventory / MEMORY).exists()
+
+
+def test_a_second_life_is_not_taken_for_the_first(account: Account) -> None:
+    """A run is cut off, the customer is made anew, and what belonged to the first droplet is somebody else's by now."""
+    client = account.api.client
+    foreign = client.call("POST", "reserved_ips", {"region": "fra1"})["reserved_ip"]["ip"]
+    account.record("A", "old.sbc1", "203.0.113.5")
+    memory = {
+        "droplet_id": 5,
+        "addresses": ["203.0.113.5"],
+        "tags": ["sbc:user-data:ba9876543210"],
+        "reserved_ip": foreign,
+    }
+    (account.inventory / "state/contoso").mkdir(parents=True)
+    (account.inventory / MEMORY).write_text(json.dumps(memory))
+    done = account.destroy(account.number, f"destroy_confirmation={FQDN}")
+    assert done.returncode == 0, done.stdout
+    left = account.left()
+    assert (left["droplets"], left["reserved_ips"], left["records"]) == ([], [foreign], ["old.sbc1"])
+    assert not (account.inventory / MEMORY).exists()
+
+
+def test_a_run_that_was_cut_off_before_its_end_has_only_to_forget(account: Account) -> None:
+    account.destroy(account.number, f"destroy_confirmation={FQDN}")
+    (account.inventory / MEMORY).parent.mkdir(parents=True, exist_ok=True)
+    (account.inventory / MEMORY).write_text(json.dumps({"droplet_id": account.droplet["id"]}))
+    again = account.destroy(account.number)
+    assert again.returncode == 0, again.stdout
+    assert "nothing: all of it is gone" in words(again)
+    assert "changed=1 " in again.stdout
+    assert not (account.inventory / MEMORY).exists()
 
 
 def estate(account: Account, **more: Any) -> dict[str, Any]:
@@ -334,6 +369,23 @@ def estate(account: Account, **more: Any) -> dict[str, Any]:
         return run_module("digitalocean_estate_info", **asked)
     finally:
         environment.undo()
+
+
+def test_a_key_is_known_by_its_fingerprint_whatever_it_is_called(account: Account) -> None:
+    client, mark = account.api.client, fingerprint(KEY)
+    client.call("PUT", f"account/keys/{mark}", {"name": "sbc-fabrikam"})
+    found = estate(account, public_key=f"{KEY} operator@laptop")
+    assert found["public_key"] is None
+    wanted = "SSH key sbc-fabrikam: it logged in to the droplet, but was not put there for this customer"
+    assert wanted in found["staying"]
+
+
+def test_what_all_customers_have_in_common_stays_and_is_said(account: Account) -> None:
+    account.api.client.call("POST", "projects", {"name": "Voice", "purpose": "Other"})
+    found = estate(account, project="Voice")
+    assert "project Voice: stays, with what else is in it" in found["staying"]
+    assert "tag sbc: all customers have it in common" in found["staying"]
+    assert not [line for line in estate(account, project="another")["staying"] if line.startswith("project")]
 
 
 def test_snapshots_stay_and_are_said(account: Account) -> None:
@@ -352,8 +404,15 @@ def test_backups_go_with_the_droplet_and_volumes_stay(account: Account) -> None:
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    asked = {"customer": CUSTOMER, "fqdn": FQDN, "domain": None, "reserved_ip": None, "keep_reserved_ip": False}
-    found = module.Estate(SimpleNamespace(params=asked | {"remembered": {}}), account.api.client)
+    asked: dict[str, Any] = {
+        "customer": CUSTOMER,
+        "fqdn": FQDN,
+        "domain": None,
+        "reserved_ip": None,
+        "keep_reserved_ip": False,
+    }
+    asked |= {"remembered": {}, "public_key": None, "project": None}
+    found = module.Estate(SimpleNamespace(params=asked), account.api.client)
     found.droplet(account.droplet | {"backup_ids": [7, 8], "volume_ids": ["506f78a4"]})
     assert "its 2 backups: DigitalOcean destroys them with the droplet" in found.going
     assert "volume 506f78a4: billed until it is deleted" in found.staying
