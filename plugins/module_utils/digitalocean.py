@@ -54,6 +54,16 @@ def customer_tag(customer: str) -> str:
     return f"{TAG_PREFIX}customer:{customer}"
 
 
+def spelt(tags: Iterable[str], present: Iterable[str]) -> set[str]:
+    """These tags, those that are present in their own spelling.
+
+    Case does not tell tags apart: the account goes on with the spelling that was first
+    (https://docs.digitalocean.com/reference/api/reference/tags/, read November 2026).
+    """
+    known = {tag.casefold(): tag for tag in present}
+    return {known.get(tag.casefold(), tag) for tag in tags}
+
+
 def unfinished(customer: str) -> str:
     """What to say where a replacement has left a successor, or a retired droplet, behind."""
     return (
@@ -70,7 +80,7 @@ def household(customer: str, droplets: Iterable[Resource]) -> dict[str, Resource
     tag = customer_tag(customer)
     kinds: dict[str, list[Resource]] = {}
     for each in droplets:
-        if tag in each["tags"]:
+        if spelt([tag], each["tags"]) & set(each["tags"]):
             retired, successor = RETIRED_TAG in each["tags"], SUCCESSOR_TAG in each["tags"]
             kinds.setdefault("retired" if retired else "successor" if successor else "droplet", []).append(each)
     for kind, found in kinds.items():
@@ -382,14 +392,17 @@ class Client(BaseAPI):  # type: ignore[misc]  # the library has no types
                 break
         return found
 
-    def ensure_tag(self, name: str) -> None:
-        """Create the tag unless it exists. Raises ApiError."""
-        self.create("tags", "tag", {"name": name}, lambda: self.get(f"tags/{name}", "tag"))
+    def ensure_tag(self, name: str) -> str:
+        """Create the tag unless it exists; its name as it was first written, by which alone it is found in a path.
+
+        Raises ApiError.
+        """
+        return str(self.create("tags", "tag", {"name": name}, lambda: self.get(f"tags/{name}", "tag"))["name"])
 
     def tag_droplet(self, number: int, tag: str) -> None:
-        """Put a tag, which is made if need be, on a droplet. Raises ApiError."""
-        self.ensure_tag(tag)
-        self.call("POST", f"tags/{tag}/resources", _tagged(number), repeatable=True)
+        """Put a tag, which is made if need be, on a droplet, in the spelling that the account has. Raises ApiError."""
+        name = self.ensure_tag(tag)
+        self.call("POST", f"tags/{name}/resources", _tagged(number), repeatable=True)
 
     def untag_droplet(self, number: int, tag: str) -> None:
         """Take a tag off a droplet, if it has it. Raises ApiError."""
@@ -441,7 +454,7 @@ class Survey(Client):
             raise Unseen
         found: list[Resource] = self._seen[path]
         if tag := filters.get("tag_name"):
-            found = [each for each in found if tag in each["tags"]]
+            found = [each for each in found if spelt([tag], each["tags"]) & set(each["tags"])]
         if name := filters.get("name"):
             domain = path.split("/")[1]
             found = [each for each in found if record_name(each, domain) == name]

@@ -226,6 +226,7 @@ from ansible.module_utils.digitalocean import (
     patiently,
     public_address,
     run,
+    spelt,
     unfinished,
     user_data_tag,
 )
@@ -385,7 +386,7 @@ class CustomersDroplet:
         after = before | {
             "name": self.wanted["name"],
             "status": "active" if before["status"] == "off" else before["status"],
-            "tags": sorted(kept | set(self.tags)),
+            "tags": sorted(kept | spelt(self.tags, before["tags"])),
             "backups": self.wanted["backups"],
         }
         if not any(each["attribute"] == "size" for each in drift):

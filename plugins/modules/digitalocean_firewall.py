@@ -67,7 +67,7 @@ import ipaddress
 import re
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.digitalocean import SEEN, Client, Resource, make_module, run
+from ansible.module_utils.digitalocean import SEEN, Client, Resource, make_module, run, spelt
 
 ANYWHERE = ["0.0.0.0/0", "::/0"]
 OUTBOUND = [
@@ -145,14 +145,14 @@ def work(module: AnsibleModule, client: Client) -> Resource:
         "name": name,
         "inbound_rules": rules_of(module.params["inbound"]),
         "outbound_rules": OUTBOUND,
-        "tags": sorted(set(module.params["tags"])),
+        "tags": sorted(spelt(module.params["tags"], before.get("tags", []))),
         "droplet_ids": (found or {}).get("droplet_ids") or [],
     }
     after = shown(wanted)
     result: Resource = {"changed": before != after, "diff": {"before": before, "after": after}}
     if result["changed"] and not module.check_mode:
-        for tag in sorted(set(after["tags"]) - set(before.get("tags", []))):
-            client.ensure_tag(tag)
+        there = before.get("tags", [])
+        wanted["tags"] = [tag if tag in there else client.ensure_tag(tag) for tag in after["tags"]]
         if found:
             found = client.call("PUT", f"firewalls/{found['id']}", wanted)["firewall"]
         else:

@@ -232,6 +232,22 @@ class TestDroplet:
         # Where Ansible's own engine is loaded in the same process, warnings go to the terminal instead.
         assert "It is left as it is" in f"{result.get('warnings')} {capsys.readouterr().err}"
 
+    @pytest.mark.parametrize("there", [True, False], ids=["on the droplet", "in the account"])
+    def test_a_tag_that_is_written_otherwise_is_the_same(self, api: Api, there: bool) -> None:
+        api.client.call("POST", "tags", {"name": "prod"})
+        number = run_module("digitalocean_droplet", **DROPLET, tags=["prod"] if there else [])["droplet"]["id"]
+        result = run_module("digitalocean_droplet", **DROPLET, tags=["Prod"])
+        assert (result["changed"], run_module("digitalocean_droplet", **DROPLET, tags=["Prod"])["changed"]) == (
+            not there,
+            False,
+        )
+        droplet = api.client.call("GET", f"droplets/{number}")["droplet"]
+        assert droplet["tags"].count("prod") == 1
+
+    def test_a_customer_that_is_written_otherwise_gets_no_second_one(self, api: Api) -> None:
+        run_module("digitalocean_droplet", **DROPLET)
+        assert not run_module("digitalocean_droplet", **DROPLET | {"customer": "Contoso"})["changed"]
+
     def test_a_size_that_is_not_on_offer(self, api: Api) -> None:
         run_module("digitalocean_droplet", **(DROPLET | {"region": "lon1"}))
         for size in ("s-1vcpu-512mb-10gb", "s-9vcpu"):
@@ -575,6 +591,13 @@ class TestFirewall:
         run_module("digitalocean_firewall", **FIREWALL)
         split = [rule | {"sources": [source]} for rule in reversed(RULES) for source in rule["sources"]]
         assert not run_module("digitalocean_firewall", **(FIREWALL | {"inbound": split}))["changed"]
+
+    def test_a_tag_that_is_written_otherwise_is_the_same(self, api: Api) -> None:
+        run_module("digitalocean_firewall", **FIREWALL)
+        assert not run_module("digitalocean_firewall", **FIREWALL | {"tags": ["sbc:customer:Contoso"]})["changed"]
+        more = {"tags": ["sbc:customer:Contoso", "Prod"]}
+        assert run_module("digitalocean_firewall", **FIREWALL | more)["changed"]
+        assert not run_module("digitalocean_firewall", **FIREWALL | more)["changed"]
 
     def test_a_rule_made_by_hand_is_undone(self, api: Api) -> None:
         id = run_module("digitalocean_firewall", **FIREWALL)["id"]
