@@ -54,6 +54,7 @@ class Profile:
 
     `boot_seconds` pass until a droplet is active, `address_seconds` more until it has an address; `action_seconds` are
     what actions take that have no machine to wait for. Limits a minute or an hour of 0 are not enforced.
+    `reserved_ip_first` lists a droplet's reserved IP before its own address, since the API promises no order.
     """
 
     email: str = "operator@lab.test"
@@ -69,6 +70,7 @@ class Profile:
     requests_per_minute: int = 0
     key_reads_per_minute: int = 0
     reserved_ips_per_minute: int = RESERVED_IP_CREATIONS_PER_MINUTE
+    reserved_ip_first: bool = False
 
     def update(self, body: JSON) -> None:
         """Set the given fields. Raises ValueError for one that does not exist or a value of the wrong type."""
@@ -504,6 +506,8 @@ class Account:
         """The private address, the droplet's own, and its reserved one, which nothing tells from its own."""
         reserved = self.reserved_ips.of(droplet.id)
         public = [droplet.address, *([reserved.ip] if reserved else [])]
+        if self.profile.reserved_ip_first:
+            public.reverse()
         return [
             {
                 "ip_address": str(_PRIVATE[host]),

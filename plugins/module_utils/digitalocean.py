@@ -94,14 +94,18 @@ def household(customer: str, droplets: Iterable[Resource]) -> dict[str, Resource
     return {kind: found[0] for kind, found in kinds.items()}
 
 
-def public_address(droplet: Resource, reserved: str | None = None) -> str | None:
+def public_addresses(droplet: Resource) -> list[str]:
+    """The droplet's own public IPv4 address and a reserved IP that leads to it, in no order."""
+    return [each["ip_address"] for each in droplet.get("networks", {}).get("v4", []) if each["type"] == "public"]
+
+
+def public_address(droplet: Resource, *reserved: str | None) -> str | None:
     """The droplet's own public IPv4 address; networks.v4 may list the private one first, or be empty at first.
 
-    A reserved IP that leads to the droplet is listed like its own, after it, which nothing promises: one that is known
-    is left out (https://github.com/digitalocean/godo/issues/343, read November 2026).
+    A reserved IP that leads to the droplet is listed like its own, after it, which nothing promises: those that are
+    known are left out (https://github.com/digitalocean/godo/issues/343, read November 2026).
     """
-    addresses = [each["ip_address"] for each in droplet.get("networks", {}).get("v4", []) if each["type"] == "public"]
-    return next((each for each in addresses if each != reserved), None)
+    return next((each for each in public_addresses(droplet) if each not in reserved), None)
 
 
 def user_data_tag(user_data: str) -> str:
@@ -391,6 +395,12 @@ class Client(BaseAPI):  # type: ignore[misc]  # the library has no types
             if not (answer.get("links") or {}).get("pages", {}).get("next"):
                 break
         return found
+
+    def own_address(self, droplet: Resource) -> str | None:
+        """The droplet's own public IPv4 address; which are reserved is asked only if it has more. Raises ApiError."""
+        several = len(public_addresses(droplet)) > 1
+        reserved = self.get_all("reserved_ips", "reserved_ips") if several else []
+        return public_address(droplet, *(each["ip"] for each in reserved))
 
     def ensure_tag(self, name: str) -> str:
         """Create the tag unless it exists; its name as it was first written, by which alone it is found in a path.

@@ -140,6 +140,7 @@ class Estate:
         self.key, self.project = given["public_key"], given["project"]
         self.reserved_ip = given["reserved_ip"]
         self.tag = customer_tag(self.customer)
+        self.address: str | None = None
         self.going: list[str] = []
         self.staying: list[str] = []
 
@@ -154,9 +155,11 @@ class Estate:
             self.known["reserved_ip"] = self.reserved_ip
         if droplet:
             tags = [each for each in droplet["tags"] if each.startswith(USER_DATA_PREFIX)]
-            address = public_address(droplet)
-            self.known |= {"droplet_id": droplet["id"], "addresses": [address] if address else [], "tags": tags}
+            self.known |= {"droplet_id": droplet["id"], "addresses": [], "tags": tags}
         reserved = self.reserved_ips()
+        if droplet:
+            self.address = public_address(droplet, self.known["reserved_ip"], *reserved)
+            self.known["addresses"] = [self.address] if self.address else []
         self.known["addresses"] = sorted({*self.known["addresses"], *reserved})
         result = {
             "rrsets": self.rrsets(),
@@ -174,7 +177,7 @@ class Estate:
     def droplet(self, droplet: Resource | None) -> Resource | None:
         if droplet is None:
             return None
-        self.going.append(f"droplet {line_of(droplet)}")
+        self.going.append(f"droplet {line_of(droplet, self.address)}")
         if backups := len(droplet.get("backup_ids") or []):
             which = (
                 "1 backup: DigitalOcean destroys it"
@@ -186,7 +189,7 @@ class Estate:
         return {
             "id": droplet["id"],
             "name": droplet["name"],
-            "address": public_address(droplet),
+            "address": self.address,
             "region": droplet["region"]["slug"],
             "size": droplet["size_slug"],
             "created_at": droplet["created_at"],
@@ -332,11 +335,10 @@ class Estate:
             ]
 
 
-def line_of(droplet: Resource) -> str:
+def line_of(droplet: Resource, address: str | None) -> str:
     """A droplet for people."""
-    address = public_address(droplet) or "no address"
     where = f"{droplet['region']['slug']}, {droplet['size_slug']}, made {droplet['created_at']}"
-    return f"{droplet['id']} ({droplet['name']}, {address}, {where})"
+    return f"{droplet['id']} ({droplet['name']}, {address or 'no address'}, {where})"
 
 
 def work(module: AnsibleModule, client: Client) -> Resource:

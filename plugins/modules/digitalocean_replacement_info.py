@@ -69,7 +69,6 @@ from ansible.module_utils.digitalocean import (
     customer_tag,
     household,
     make_info_module,
-    public_address,
     run,
 )
 
@@ -79,7 +78,7 @@ def work(module: AnsibleModule, client: Client) -> Resource:
     found = client.get_all("droplets", "droplets", tag_name=customer_tag(given["customer"]))
     kinds = household(given["customer"], found)
     droplets = {
-        kind: {"id": kinds[kind]["id"], "address": public_address(kinds[kind])} if kind in kinds else None
+        kind: {"id": kinds[kind]["id"], "address": client.own_address(kinds[kind])} if kind in kinds else None
         for kind in ("droplet", "successor", "retired")
     }
     result = {"changed": False, "droplets": droplets, "moved": False, "ttl": None}

@@ -279,6 +279,15 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+def test_a_reserved_address_is_not_taken_for_the_droplets_own(account: Account) -> None:
+    reserved = account.reserve()
+    account.api.control("POST", "account", {"reserved_ip_first": True})
+    found = estate(account)
+    assert found["droplet"]["address"] == account.address
+    assert found["estate"]["addresses"] == sorted([account.address, reserved])
+    assert any(line.startswith("droplet ") and f", {account.address}, " in line for line in found["going"])
+
+
 @pytest.mark.parametrize("named", [False, pytest.param(True, marks=FULL)])
 def test_an_address_that_was_reserved_for_it_is_given_back(account: Account, named: bool) -> None:
     """One that the inventory names stays, and so does one that belongs to nobody."""

@@ -68,6 +68,13 @@ class TestInfo:
             assert time.monotonic() < deadline
             time.sleep(0.2)
 
+    def test_a_reserved_address_is_not_taken_for_the_droplets_own(self, api: Api) -> None:
+        made = api.droplet("sbc", "sbc:customer:contoso")
+        run_module("digitalocean_reserved_ip", droplet_id=made["id"])
+        api.control("POST", "account", {"reserved_ip_first": True})
+        own = api.control("GET", "state")["droplets"][0]["address"]
+        assert self.look()["droplets"]["droplet"]["address"] == own
+
 
 @dataclass
 class World:
