@@ -12,6 +12,8 @@ import pytest
 from lab.__main__ import control
 from tests.e2e import world
 
+pytestmark = pytest.mark.full
+
 CONFIRMED = ("-e", "smoke_confirmation=operator@lab.test")
 NAME = "sbc-smoke"
 
@@ -58,7 +60,6 @@ def test_all_is_tried_and_nothing_stays(nothing_stays: None) -> None:
         assert expected in said
 
 
-@pytest.mark.full
 def test_a_failure_leaves_nothing_either(nothing_stays: None) -> None:
     control("POST", "faults", {"kind": "500", "method": "PUT", "path_glob": "/v2/firewalls/*", "count": 100})
     failed = smoke()
@@ -66,7 +67,6 @@ def test_a_failure_leaves_nothing_either(nothing_stays: None) -> None:
     assert "500" in failed.text
 
 
-@pytest.mark.full
 def test_what_a_killed_run_left_goes_with_the_next(nothing_stays: None) -> None:
     argv = ["ansible-playbook", "playbooks/smoke.yml", *CONFIRMED]
     with subprocess.Popen(
