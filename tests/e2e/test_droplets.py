@@ -127,7 +127,8 @@ def test_a_reserved_ip_leads_to_one_droplet_after_the_other(cloud: Cloud) -> Non
     queries = control("GET", "dns/queries")["queries"]
     assert {query["source"] for query in queries if query["name"].startswith("from-one.")} == {first}
 
-    with subprocess.Popen([*cloud.login(reserved), "echo open; sleep 600"], stdout=subprocess.PIPE, text=True) as held:
+    held_open = [*cloud.login(reserved), "echo open; sleep 600"]
+    with subprocess.Popen(held_open, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as held:
         assert held.stdout
         assert held.stdout.readline() == "open\n"
         cloud.act(path, type="assign", droplet_id=two)

@@ -70,7 +70,12 @@ def test_a_failure_leaves_nothing_either(nothing_stays: None) -> None:
 def test_what_a_killed_run_left_goes_with_the_next(nothing_stays: None) -> None:
     argv = ["ansible-playbook", "playbooks/smoke.yml", *CONFIRMED]
     with subprocess.Popen(
-        argv, cwd=world.ROOT, env=world.environment(), start_new_session=True, stdout=subprocess.DEVNULL
+        argv,
+        cwd=world.ROOT,
+        env=world.environment(),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     ) as run:
         world.until(lambda: any(each.startswith(NAME) for each in of_smoke() if "." in each), "its droplet is there")
         os.killpg(run.pid, signal.SIGKILL)

@@ -81,8 +81,15 @@ class Watch:
 def watching() -> Iterator[Watch]:
     """Look on for as long as the context lasts."""
     argv = (sys.executable, "-m", "lab", "ssh", world.CUSTOMER, LOOP)
+    # ssh sets what it writes to to non-blocking and, killed, leaves it so: not the terminal that others share.
     with subprocess.Popen(
-        argv, cwd=world.ROOT, env=world.environment(), text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        argv,
+        cwd=world.ROOT,
+        env=world.environment(),
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     ) as process:
         try:
             yield Watch(process)

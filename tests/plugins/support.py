@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import ansible.module_utils
 import pytest
@@ -22,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ROOT / "plugins"
 ansible.module_utils.__path__.append(str(PLUGINS / "module_utils"))
 
+from ansible.module_utils import _internal  # noqa: E402
+from ansible.module_utils.common import warnings  # noqa: E402
 from ansible.module_utils.digitalocean import Client  # noqa: E402
 from ansible.module_utils.testing import patch_module_args  # noqa: E402
 
@@ -88,7 +91,14 @@ def run_module(name: str, /, check: bool = False, **arguments: Any) -> dict[str,
     spec.loader.exec_module(module)
     output = io.StringIO()
     settings = {"_ansible_check_mode": check, "_ansible_diff": True}
-    with patch_module_args(arguments | settings), redirect_stdout(output), pytest.raises(SystemExit):
+    with (
+        # Once a test has loaded Ansible's engine into this process, modules would take themselves for a part of it.
+        patch.object(_internal, "is_controller", False),
+        patch.dict(warnings._global_warnings, clear=True),
+        patch_module_args(arguments | settings),
+        redirect_stdout(output),
+        pytest.raises(SystemExit),
+    ):
         module.main()
     text = output.getvalue()
     assert TOKEN not in text, "the token is in the output"

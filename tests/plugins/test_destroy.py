@@ -340,7 +340,8 @@ def test_killed_and_run_again(account: Account, path: str, done: bool) -> None:
     account.reserve()
     account.api.fault("slow" if done else "429", "DELETE", path, seconds=10, retry_after=60)
     said = (account.number, f"destroy_confirmation={FQDN}")
-    with subprocess.Popen(account.command(*said), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as run:
+    nothing = subprocess.DEVNULL
+    with subprocess.Popen(account.command(*said), cwd=ROOT, stdin=nothing, stdout=nothing, stderr=nothing) as run:
         until(lambda: not account.api.control("GET", "faults")["faults"])
         kill(run.pid)
     assert json.loads((account.inventory / MEMORY).read_text())["droplet_id"] == account.droplet["id"]

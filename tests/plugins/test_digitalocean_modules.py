@@ -222,15 +222,14 @@ class TestDroplet:
         assert "droplet_accept_drift: true" in message
         assert wrote(api.requests()) == []
 
-    def test_drift_that_is_accepted_is_told_and_left(self, api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_drift_that_is_accepted_is_told_and_left(self, api: Api) -> None:
         run_module("digitalocean_droplet", **DROPLET)
         other: dict[str, Any] = {"region": "ams3", "size": "s-1vcpu-2gb", "image": "debian-12-x64"}
         result = run_module("digitalocean_droplet", **(DROPLET | other), accept_drift=True)
         assert not result["changed"]
         assert {each["attribute"]: each["wanted"] for each in result["drift"]} == other
         assert {each["attribute"]: each["remedy"] for each in result["drift"]}["size"] == "resize"
-        # Where Ansible's own engine is loaded in the same process, warnings go to the terminal instead.
-        assert "It is left as it is" in f"{result.get('warnings')} {capsys.readouterr().err}"
+        assert "It is left as it is" in str(result["warnings"])
 
     @pytest.mark.parametrize("there", [True, False], ids=["on the droplet", "in the account"])
     def test_a_tag_that_is_written_otherwise_is_the_same(self, api: Api, there: bool) -> None:

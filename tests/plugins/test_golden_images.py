@@ -262,10 +262,11 @@ class TestDroplet:
         assert run_module("digitalocean_droplet", **DROPLET)["drift"] == []
 
     def test_an_old_one_is_taken_and_named(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-        golden(api)
+        taken = golden(api)
         monkeypatch.setattr(GoldenImage, "days", lambda *_: 31)
-        (warning,) = run_module("digitalocean_droplet", **DROPLET)["warnings"]
-        assert "is 31 days old: `ansible-playbook playbooks/snapshot.yml` makes a new one" in str(warning)
+        warnings = run_module("digitalocean_droplet", **DROPLET)["warnings"]
+        assert self.image(api) == taken
+        assert "is 31 days old: `ansible-playbook playbooks/snapshot.yml` makes a new one" in str(warnings)
 
 
 # playbooks/snapshot.yml, as far as nobody has to be there: what looks like ssh gives one and the same answer to
