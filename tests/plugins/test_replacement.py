@@ -85,6 +85,14 @@ class World:
 
     def __post_init__(self) -> None:
         self.old = self.droplet()
+        self.leads_to(self.old)
+
+    def begin_anew(self) -> None:
+        """As it was before the first run."""
+        for number in self.kinds():
+            self.api.client.delete(f"droplets/{number}")
+        (self.state / "replacement.json").unlink(missing_ok=True)
+        self.__post_init__()
 
     @property
     def state(self) -> Path:
@@ -111,16 +119,29 @@ class World:
         found = self.api.client.get_all("domains/example.com/records", "domain_records", name=FQDN, type="A")
         return [(each["data"], each["ttl"]) for each in found]
 
-    def replace(self, *arguments: str, limit: str | None = "contoso") -> tuple[int, str]:
-        return self.play("playbooks/replace.yml", *arguments, *(["--limit", limit] if limit else []))
+    def replace(self, *arguments: str, limit: str | None = "contoso", dies_before: str = "") -> tuple[int, str]:
+        limited = ["--limit", limit] if limit else []
+        return self.play("playbooks/replace.yml", *arguments, *limited, dies_before=dies_before)
 
-    def play(self, *arguments: str) -> tuple[int, str]:
-        """Run a playbook; its exit code, and what it said in one line."""
+    @property
+    def tasks(self) -> Path:
+        """The file with the tasks that the last run began."""
+        return self.inventory.parent / "tasks"
+
+    def play(self, *arguments: str, dies_before: str = "") -> tuple[int, str]:
+        """Run a playbook, killed before a task; its exit code, and what it said in one line."""
         self.api.requests()
+        self.tasks.unlink(missing_ok=True)
+        dying = {
+            "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests/e2e/callbacks"),
+            "ANSIBLE_CALLBACKS_ENABLED": "dies",
+            "DIES_LIST": str(self.tasks),
+            "DIES_BEFORE": dies_before,
+        }
         done = subprocess.run(
             [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(self.inventory), *arguments],
             cwd=ROOT,
-            env=os.environ | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", "COLUMNS": "4000"},
+            env=os.environ | dying | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", "COLUMNS": "4000"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -157,10 +178,7 @@ def world(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         "droplet_timeout": 3,
     }
     (inventory / "group_vars/sbc.yml").write_text(yaml.safe_dump(settings))
-    monkeypatch.delenv("DIGITALOCEAN_END_POINT")
     made = World(api, inventory)
-    monkeypatch.setenv("DIGITALOCEAN_END_POINT", api.endpoint)
-    made.leads_to(made.old)
     run_module("ssh_host_key", host="contoso", state_dir=str(inventory / "state"))
     return made
 
@@ -401,3 +419,44 @@ def test_check_mode_shows_it_and_changes_nothing(world: World) -> None:
     code, said = world.replace("--check", "--diff", "-e", "replacement_abandon=true")
     assert (code, world.wrote()) == (0, []), said
     assert not (world.state / "replacement.json").exists()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("kind", "arguments", "outcome"),
+    [
+        ("successor", [], "undone"),
+        ("successor", ["-e", "replacement_abandon=true"], "gone"),
+        ("retired", [], "promoted"),
+    ],
+    ids=["while the move is undone", "while it is given up", "while the successor is promoted"],
+)
+def test_killed_before_each_task_and_run_again(world: World, kind: str, arguments: list[str], outcome: str) -> None:
+    """Whatever was done then, the next run brings it to the same end."""
+    begun = "replacement : What is to be done next"
+    tasks: list[str] = []
+    while True:
+        new = world.droplet("sbc:successor")
+        if kind == "retired":
+            world.api.client.tag_droplet(world.old["id"], "sbc:retired")
+        world.leads_to(new, 30)
+        note = {"old": {"id": world.old["id"], "address": world.old["address"]}, "successor": new["id"]}
+        (world.state / "replacement.json").write_text(json.dumps(note))
+        if tasks:
+            code, said = world.replace(*arguments, dies_before=tasks[-1])
+            assert (code, world.tasks.read_text().splitlines()[-1]) == (-9, tasks[-1]), said
+        code, said = world.replace(*arguments)
+        kept, other = (new, world.old) if outcome == "promoted" else (world.old, new)
+        assert (code == 0) == (outcome != "undone"), (tasks[-1:], said)
+        assert world.records() == [(kept["address"], TTL)], (tasks[-1:], said)
+        left = {other["id"]: "successor"} if outcome == "undone" else {}
+        assert world.kinds() == {kept["id"]: "droplet"} | left, (tasks[-1:], said)
+        if not tasks:
+            whole = world.tasks.read_text().splitlines()
+            tasks = list(dict.fromkeys(whole[whole.index(begun) + 1 :]))
+            assert len(tasks) > 5
+        else:
+            tasks.pop()
+        world.begin_anew()
+        if not tasks:
+            return
