@@ -43,7 +43,18 @@ from ansible.module_utils.preflight_rules import (
     keeps_address,
 )
 from ansible.module_utils.saved_certificates import Saved, SavedError
-from ansible.module_utils.token_scopes import DESTROYING, FILING, READING, RESERVING, WRITING, Question, naming
+from ansible.module_utils.token_scopes import (
+    DESTROYING,
+    FILING,
+    READING,
+    REMEDY,
+    RESERVING,
+    VARIABLE,
+    WRITING,
+    Question,
+    lack,
+    naming,
+)
 from ansible.module_utils.token_scopes import missing as scopes_missing
 
 TOKEN, CLOUDS, REMEMBERED = "sbc_api_token", "sbc_clouds", "sbc_reserved_ip_file"
@@ -219,9 +230,7 @@ def _account(
         return None
     if not missing:
         return account
-    scopes = ", ".join(sorted(set(missing)))
-    remedy = "make a token that has them, too, or one with full access (the README lists all scopes that are needed)"
-    mistakes.append(Mistake(names, "DIGITALOCEAN_ACCESS_TOKEN", None, f"lacks scopes at {endpoint}: {scopes}", remedy))
+    mistakes.append(Mistake(names, VARIABLE, None, lack(missing, endpoint), REMEDY))
     # What a token may not see looks as if it were not there.
     return None if any(scope.endswith(":read") for scope in missing) else account
 

@@ -19,6 +19,7 @@ from ansible.module_utils.digitalocean import ApiError, Client, Resource
 _NOTHING = "00000000-0000-0000-0000-000000000000"
 _NO_TAG = "tags/sbc:preflight:none/resources"
 _NO_ADDRESS = "192.0.2.1"  # RFC 5737: never in use
+_NO_KEY = ":".join(["00"] * 16)
 _RULE = {"protocol": "tcp", "ports": "none", "sources": {"addresses": ["192.0.2.0/24"]}}
 
 
@@ -32,6 +33,14 @@ class Question:
     body: Resource | None = None
 
 
+# What a module reads that says what an account may have.
+OFFERING = (
+    Question("account:read", "GET", "account"),
+    Question("droplet:read", "GET", "droplets?per_page=1"),
+    Question("image:read", "GET", "images?per_page=1"),
+    Question("regions:read", "GET", "regions?per_page=1"),
+    Question("sizes:read", "GET", "sizes?per_page=1"),
+)
 READING = (
     Question("actions:read", "GET", "actions?per_page=1"),
     Question("firewall:read", "GET", "firewalls?per_page=1"),
@@ -59,6 +68,18 @@ RESERVING = (
 )
 FILING = (Question("project:assign_resource", "POST", f"projects/{_NOTHING}/resources", {"resources": []}),)
 DESTROYING = (Question("droplet:delete", "GET", "droplets/1/destroy_with_associated_resources/status"),)
+CLEARING = (Question("firewall:delete", "DELETE", f"firewalls/{_NOTHING}"),)
+FORGETTING = (Question("ssh_key:delete", "DELETE", f"account/keys/{_NO_KEY}"),)
+SNAPSHOTTING = (
+    # It is named beside the description of the call, whose own scope is droplet:update.
+    Question("image:create", "POST", "droplets/1/actions", {"type": "snapshot", "name": "sbc-preflight"}),
+    Question("image:update", "PUT", "images/0", {"name": "sbc-preflight"}),
+    Question("image:delete", "DELETE", "images/0"),
+)
+ZONES = Question("domain:read", "GET", "domains?per_page=1")
+
+VARIABLE = "DIGITALOCEAN_ACCESS_TOKEN"
+REMEDY = "make a token that has them, too, or one with full access (the README lists all scopes that are needed)"
 
 
 def naming(domain: str) -> Question:
@@ -76,3 +97,8 @@ def missing(client: Client, questions: Iterable[Question]) -> Iterator[str]:
                 yield question.scope
             elif error.status == HTTPStatus.UNAUTHORIZED or error.unsettled:
                 raise
+
+
+def lack(scopes: Iterable[str], endpoint: str) -> str:
+    """What is wrong with a token that has not got these scopes."""
+    return f"lacks scopes at {endpoint}: {', '.join(sorted(set(scopes)))}"

@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from tests.plugins.support import ROOT, TOKEN, Api, Failed, run_module
+from tests.plugins.test_token_scopes import ROLLOUT
 
 # Needs what `support` does to the path.
 from ansible.module_utils.digitalocean import fingerprint  # isort: skip
@@ -521,3 +522,46 @@ def test_what_a_killed_run_left_behind_goes(account: Account, ours: bool) -> Non
         assert done.returncode != 0
         assert "but not sbc:smoke: nothing was destroyed" in words(done)
         assert account.writes() == []
+
+
+def give(account: Account, *scopes: str) -> None:
+    account.api.control("POST", "tokens/scopes", {"token": TOKEN, "scopes": scopes})
+
+
+CONFIRMED = "smoke_confirmation=operator@lab.test"
+
+
+@pytest.mark.parametrize(
+    ("playbook", "missing"),
+    [
+        ("smoke", "droplet:delete, firewall:delete, ssh_key:delete;"),
+        ("snapshot", "droplet:delete, firewall:delete, image:create, image:delete, image:update;"),
+    ],
+)
+def test_nothing_is_made_that_the_token_could_not_destroy(account: Account, playbook: str, missing: str) -> None:
+    before = account.left()
+    give(account, *ROLLOUT)
+    refused = account.destroy(*([CONFIRMED] if playbook == "smoke" else []), playbook=playbook)
+    assert refused.returncode != 0
+    assert f"DIGITALOCEAN_ACCESS_TOKEN lacks scopes at {account.api.endpoint}: {missing}" in words(refused)
+    account.api.control("DELETE", "tokens/scopes")
+    assert account.left() == before
+
+
+@pytest.mark.parametrize(
+    ("limit", "arguments", "reason"),
+    [
+        (1, (), "has as many droplets as it may have: nothing was made"),
+        pytest.param(25, ("droplet_region=xyz1",), "no image debian-13-x64 in the region xyz1", marks=FULL),
+        pytest.param(25, ("droplet_size=s-9",), "s-9 is not a size that DigitalOcean offers in the region", marks=FULL),
+    ],
+)
+def test_no_golden_image_is_begun_that_cannot_be_built(
+    account: Account, limit: int, arguments: tuple[str, ...], reason: str
+) -> None:
+    account.api.control("POST", "account", {"droplet_limit": limit})
+    before = account.left()
+    refused = account.destroy(*arguments, playbook="snapshot")
+    assert refused.returncode != 0
+    assert reason in words(refused)
+    assert account.left() == before

@@ -8,12 +8,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from ansible.module_utils import token_scopes
 from ansible.module_utils.preflight_rules import Customer
 
 from tests.contract.judge import JUDGE, MISSING
 from tests.contract.validator import Exchange
 from tests.plugins import test_api_faults
-from tests.plugins.support import PLUGINS, ROOT, TOKEN, Api
+from tests.plugins.support import PLUGINS, ROOT, TOKEN, Api, Failed, run_module
 
 WANTED: dict[str, Any] = {
     "sbc_dns": "digitalocean",
@@ -35,6 +36,11 @@ def documented(page: str, after: str) -> list[str]:
 ROLLOUT = documented("README.md", "With custom scopes")
 EXTRA = documented("README.md", "A reserved IP takes")
 REPLACING = "droplet:delete"
+# What is destroyed by the run that makes it: the module's arguments, and the scopes besides a rollout's.
+PASSING: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "smoke": ({"domain": "example.com", "ssh_keys": True}, documented("docs/smoke.md", "A token with custom scopes")),
+    "snapshot": ({"snapshots": True}, documented("docs/images.md", "A token with custom scopes")),
+}
 # No question about making a project is sure to make none.
 NOT_ASKED = "project:create"
 
@@ -153,7 +159,47 @@ def test_a_replacement_needs_room(preflight: ModuleType, api: Api) -> None:
 def test_each_question_is_about_the_scope_that_it_names(preflight: ModuleType) -> None:
     assert JUDGE.contract
     questions = [preflight.naming("example.com")]
-    for those in (preflight.READING, preflight.WRITING, preflight.RESERVING, preflight.FILING, preflight.DESTROYING):
-        questions += those
+    for those in vars(token_scopes).values():
+        if isinstance(those, tuple) and all(isinstance(each, token_scopes.Question) for each in those):
+            questions += those
+        elif isinstance(those, token_scopes.Question):
+            questions.append(those)
+    assert {"droplet:create", "droplet:delete", "image:delete", "domain:read"} <= {each.scope for each in questions}
     for question in questions:
-        assert {question.scope} in JUDGE.contract.scopes(Exchange(question.method, f"/v2/{question.path}"))
+        if question.scope == "image:create":
+            # Named in the description of the call only.
+            assert JUDGE.contract.scopes(Exchange(question.method, f"/v2/{question.path}")) == [{"droplet:update"}]
+            continue
+        # Sizes take two; that of the question is the one that is asked for nowhere else.
+        found = JUDGE.contract.scopes(Exchange(question.method, f"/v2/{question.path}"))
+        assert any(question.scope in each and each <= {question.scope, "regions:read"} for each in found)
+
+
+@pytest.mark.parametrize("run", PASSING)
+def test_what_destroys_its_own_needs_no_more_than_is_documented_and_makes_nothing_by_asking(
+    api: Api, run: str, before: dict[str, Any]
+) -> None:
+    arguments, more = PASSING[run]
+    give(api, *ROLLOUT, *more)
+    run_module("digitalocean_token_info", **arguments)
+    asked = api.requests()
+    assert not [line for line in asked if not line.startswith("GET") and line.endswith(("200", "201", "202", "204"))]
+    assert contents(api) == before
+    assert "DELETE firewalls/00000000-0000-0000-0000-000000000000 404" in asked
+
+
+@pytest.mark.parametrize(("run", "scope"), [(run, scope) for run, (_, more) in PASSING.items() for scope in more])
+def test_a_token_that_cannot_destroy_is_told_by_the_scope(api: Api, run: str, scope: str) -> None:
+    arguments, more = PASSING[run]
+    give(api, *ROLLOUT, *(other for other in more if other != scope))
+    with pytest.raises(Failed) as caught:
+        run_module("digitalocean_token_info", **arguments)
+    message = caught.value.args[0]["msg"]
+    assert f"Nothing was made: DIGITALOCEAN_ACCESS_TOKEN lacks scopes at {api.endpoint}: {scope}; make a" in message
+
+
+def test_a_rehearsal_asks_for_what_reads_only(api: Api) -> None:
+    give(api, *(scope for scope in ROLLOUT if scope.endswith(":read") and scope != "tag:read"))
+    with pytest.raises(Failed, match=r"lacks scopes at [^ ]+: tag:read;"):
+        run_module("digitalocean_token_info", check=True, **PASSING["smoke"][0])
+    assert all(line.startswith("GET") for line in api.requests())
