@@ -71,6 +71,11 @@ rrsets:
   returned: success
   type: list
   elements: dict
+others:
+  description: Records of O(fqdn) itself, of any type, that are not the customer's, a line for each.
+  returned: success
+  type: list
+  elements: str
 reserved_ip:
   description: The customer's reserved IP, unless it is kept or leads to another droplet by now; null if there is none.
   returned: success
@@ -143,6 +148,7 @@ class Estate:
         self.address: str | None = None
         self.going: list[str] = []
         self.staying: list[str] = []
+        self.others: list[str] = []
 
     def look(self) -> Resource:
         """Everything, in the order in which it goes. Raises ApiError, and ValueError if there are several droplets."""
@@ -172,7 +178,7 @@ class Estate:
         }
         self.snapshots()
         self.common()
-        return result | {"going": self.going, "staying": self.staying, "estate": self.known}
+        return result | {"going": self.going, "staying": self.staying, "others": self.others, "estate": self.known}
 
     def droplet(self, droplet: Resource | None) -> Resource | None:
         if droplet is None:
@@ -239,6 +245,8 @@ class Estate:
             ours = self.fqdn in (name, name.partition(".")[2])
             data = each["data"].lower().rstrip(".")
             shown = f"record {name} {each['type']} {data}"
+            if name == self.fqdn and not (each["type"] == "A" and data in addresses):
+                self.others.append(shown)
             if each["type"] == "NS" and name == f"_acme-challenge.{self.fqdn}" and data == self.fqdn:
                 delegations.append((name, shown))
             elif each["type"] == "A" and data in addresses and ours:

@@ -565,3 +565,31 @@ def test_no_golden_image_is_begun_that_cannot_be_built(
     assert refused.returncode != 0
     assert reason in words(refused)
     assert account.left() == before
+
+
+def test_a_name_that_is_in_use_is_not_taken(account: Account) -> None:
+    account.record("A", "sbc-smoke", "203.0.113.77")
+    before = account.left()
+    refused = account.destroy(CONFIRMED, playbook="smoke")
+    assert refused.returncode != 0
+    said = (
+        "sbc-smoke.example.com is in use by others, and nothing was made: record sbc-smoke.example.com A 203.0.113.77"
+    )
+    assert said in words(refused)
+    assert account.left() == before
+
+
+def test_the_record_of_a_killed_run_goes_also_after_its_droplet(account: Account) -> None:
+    """With a token that could make nothing: it needs no more than what it destroys."""
+    account.record("A", "sbc-smoke", "203.0.113.77")
+    memory = account.inventory / "state/sbc-smoke/destroyed.json"
+    memory.parent.mkdir(parents=True)
+    known = {"droplet_id": 77, "addresses": ["203.0.113.77"], "tags": [], "reserved_ip": None}
+    memory.write_text(json.dumps(known))
+    scopes = [each for each in ROLLOUT if not each.endswith(":create") and each != "actions:read"]
+    give(account, *scopes, "droplet:delete", "firewall:delete", "ssh_key:delete")
+    done = account.destroy(CONFIRMED, "smoke_only_tidy=true", playbook="smoke")
+    assert done.returncode == 0, done.stdout
+    account.api.control("DELETE", "tokens/scopes")
+    assert "sbc-smoke" not in str(account.left())
+    assert not memory.exists()
