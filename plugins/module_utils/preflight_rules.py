@@ -298,7 +298,10 @@ def check_account(customers: list[Customer], account: Account, beside: int = 0) 
             Mistake("account", "status", account.status, "DigitalOcean has locked it", "ask DigitalOcean's support why")
         )
     for customer in customers:
-        mistakes += _check_order(customer, account)
+        mistakes += _check_domain(customer, account)
+        # What is sold out or retired concerns nobody who has it already.
+        if customer.host not in (account.successors if beside else account.customers):
+            mistakes += _check_order(customer, account)
     new = [each.host for each in customers if each.host not in account.customers]
     alone = [each.host for each in customers if each.host in account.customers and each.host not in account.successors]
     more = len(new) + min(beside, len(alone))
@@ -372,14 +375,18 @@ def _address_mistake(customer: Customer, address: str, account: Account, owner: 
     return None
 
 
+def _check_domain(customer: Customer, account: Account) -> list[Mistake]:
+    domain = customer.values.get("sbc_domain")
+    if customer.values.get("sbc_dns") != "digitalocean" or not is_host_name(domain) or domain in account.domains:
+        return []
+    remedy = "add it at DigitalOcean, or say sbc_dns: manual"
+    return [customer.mistake("sbc_domain", "is not a domain of this account", remedy)]
+
+
 def _check_order(customer: Customer, account: Account) -> list[Mistake]:
+    """Whether a droplet could be made as the customer wants it."""
     values, found = customer.values, customer.mistake
     mistakes = []
-    domain = values.get("sbc_domain")
-    if values.get("sbc_dns") == "digitalocean" and is_host_name(domain) and domain not in account.domains:
-        mistakes.append(
-            found("sbc_domain", "is not a domain of this account", "add it at DigitalOcean, or say sbc_dns: manual")
-        )
     region, size, image = (str(values.get(f"droplet_{name}")) for name in ("region", "size", "image"))
     known = region in account.regions
     if not known:

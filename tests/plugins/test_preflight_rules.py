@@ -224,6 +224,28 @@ def test_what_the_account_does_not_have(variable: str, value: Any, problem: str)
     assert str(mistake).startswith(f"contoso: {variable} = {value}: {problem}")
 
 
+@pytest.mark.parametrize(
+    ("customers", "successors", "beside", "asked"),
+    [
+        ([], [], 0, True),
+        (["contoso"], [], 0, False),
+        (["contoso"], [], 1, True),
+        (["contoso"], ["contoso"], 1, False),
+    ],
+    ids=["a first droplet", "there already", "a successor", "a successor that is there already"],
+)
+def test_what_is_sold_out_stops_only_who_gets_a_new_droplet(
+    customers: list[str], successors: list[str], beside: int, asked: bool
+) -> None:
+    made = replace(ACCOUNT, customers=frozenset(customers), successors=frozenset(successors))
+    account = replace(made, regions=frozenset(), sizes={}, images={})
+    mistakes = check_account([customer()], account, beside)
+    wrong = ["droplet_region", "droplet_size", "droplet_image"] if asked else []
+    assert [each.variable for each in mistakes] == wrong
+    (mistake,) = check_account([customer(sbc_domain="example.org")], made, beside)
+    assert mistake.variable == "sbc_domain", "the zone is needed in any case"
+
+
 def test_a_zone_elsewhere_need_not_be_in_the_account() -> None:
     assert check_account([customer(sbc_dns="manual", sbc_domain="example.org")], ACCOUNT) == []
 
