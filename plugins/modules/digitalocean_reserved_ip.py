@@ -100,9 +100,22 @@ class ReservedIp:
         found: list[Resource] = self.client.get_all("reserved_ips", "reserved_ips")
         return found
 
+    def settled(self) -> tuple[list[Resource], Resource | None]:
+        """All addresses, and the one that leads to the droplet.
+
+        One that is on its way to a droplet does not say to which: a run that was cut off may have reserved it for this
+        one, so another is not reserved before it has arrived. Raises ValueError if that takes too long.
+        """
+        for _ in patiently(self.wanted["timeout"], "a reserved IP is being assigned, nobody knows to which droplet,"):
+            everything = self.all()
+            own = next((each for each in everything if holder_of(each) == self.droplet), None)
+            moving = [each["ip"] for each in everything if each.get("locked") and holder_of(each) is None]
+            if own or self.address is not None or not moving:
+                return everything, own
+        raise AssertionError("unreachable")
+
     def present(self) -> Resource:
-        everything = self.all()
-        own = next((each for each in everything if holder_of(each) == self.droplet), None)
+        everything, own = self.settled()
         found = own
         if self.address is not None:
             found = next((each for each in everything if each["ip"] == self.address), None)

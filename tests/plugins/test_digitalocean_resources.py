@@ -90,6 +90,24 @@ class TestReservedIp:
         assert "reached the limit of reserved IPs" in failure(self.NAME, droplet_id=api.droplet()["id"])
         assert leads(api) == {elsewhere: None, own: droplet, other: None}
 
+    def test_one_that_a_killed_run_reserved_is_waited_for(self, api: Api, droplet: int) -> None:
+        """It is assigned some time after it is reserved, and does not say to which droplet until then."""
+        api.control("POST", "account", {"action_seconds": 3.0})
+        made = api.client.call("POST", "reserved_ips", {"droplet_id": droplet})["reserved_ip"]["ip"]
+        late = failure(self.NAME, droplet_id=droplet, timeout=0)
+        assert late == "a reserved IP is being assigned, nobody knows to which droplet, after 0 s"
+        done = run_module(self.NAME, droplet_id=droplet)
+        assert (done["address"], done["reserved"], done["changed"]) == (made, False, False)
+        assert leads(api) == {made: droplet}
+
+    def test_one_that_goes_to_another_droplet_is_waited_for_only(self, api: Api, droplet: int) -> None:
+        api.control("POST", "account", {"action_seconds": 1.0})
+        other = api.droplet()["id"]
+        theirs = api.client.call("POST", "reserved_ips", {"droplet_id": other})["reserved_ip"]["ip"]
+        done = run_module(self.NAME, droplet_id=droplet)
+        assert done["reserved"]
+        assert leads(api) == {theirs: other, done["address"]: droplet}
+
     @pytest.mark.parametrize("kind", ["lost", "dropped", "500", "502html", "429", "422pending"])
     def test_a_bad_answer_makes_none_twice(self, api: Api, droplet: int, kind: str) -> None:
         reserve(api)
