@@ -19,7 +19,6 @@ if (_utils := str(Path(__file__).resolve().parents[1] / "module_utils")) not in 
 
 from ansible.module_utils.digitalocean import (
     BACKUP_POLICIES,
-    COMMON_TAG,
     LIBRARY_ERROR,
     ApiError,
     Client,
@@ -78,7 +77,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # no types
 
 def survey(client: Client, customers: dict[str, dict[str, Any]]) -> dict[str, Resource]:
     """By customer, what its account's lists say of it. Raises ApiError."""
-    droplets = _by(client.get_all("droplets", "droplets", tag_name=COMMON_TAG), lambda each: each["tags"])
+    # All of them: one that has lost the tag that customers have in common is still its customer's.
+    droplets = _by(client.get_all("droplets", "droplets"), lambda each: each["tags"])
     firewalls = _by(client.get_all("firewalls", "firewalls"), lambda each: [each["name"]])
     seen: dict[str, Resource] = {
         host: {"droplets": droplets.get(customer_tag(host), []), "firewalls": firewalls.get(f"sbc-{host}", [])}

@@ -21,7 +21,6 @@ if (_utils := str(Path(__file__).resolve().parents[1] / "module_utils")) not in 
 
 from ansible.module_utils.certificate_rules import FILES, check_files, limit_warning
 from ansible.module_utils.digitalocean import (
-    COMMON_TAG,
     LIBRARY_ERROR,
     SUCCESSOR_TAG,
     ApiError,
@@ -217,7 +216,7 @@ def _account(
     names, endpoint = _names(customers), client.end_point
     missing: list[str] = []
     try:
-        account = _ask(client, customers, beside, missing)
+        account = _ask(client, customers, missing)
         questions = _questions(customers, account, beside, check_mode)
         missing += scopes_missing(client, questions)
     except ApiError as error:
@@ -235,7 +234,7 @@ def _account(
     return None if any(scope.endswith(":read") for scope in missing) else account
 
 
-def _ask(client: Client, customers: list[Customer], beside: int, missing: list[str]) -> Account:
+def _ask(client: Client, customers: list[Customer], missing: list[str]) -> Account:
     """Eight questions or so, however many customers; scopes without which one is refused become missing.
 
     Raises ApiError.
@@ -250,13 +249,9 @@ def _ask(client: Client, customers: list[Customer], beside: int, missing: list[s
     account: Resource = {}
     with _noted("account:read", missing):
         account = client.call("GET", "account")["account"]
-    found = [set(each["tags"]) for each in listed("droplet:read", "droplets", "droplets", tag_name=COMMON_TAG)]
+    found = [set(each["tags"]) for each in listed("droplet:read", "droplets", "droplets")]
     tags, beside_them = set().union(*found), set().union(*(each for each in found if SUCCESSOR_TAG in each))
     owners = frozenset(each.host for each in customers if customer_tag(each.host) in tags)
-    droplets = len(found)
-    if beside or len(owners) < len(customers):
-        with _noted("droplet:read", missing):
-            droplets = client.call("GET", "droplets", query={"per_page": 1})["meta"]["total"]
     known = set()
     with _noted("domain:read", missing):
         known = {name for name in _domains(customers) if client.get(f"domains/{name}", "domain")}
@@ -272,7 +267,7 @@ def _ask(client: Client, customers: list[Customer], beside: int, missing: list[s
     return Account(
         status=account.get("status", "active"),
         droplet_limit=account.get("droplet_limit"),
-        droplets=droplets,
+        droplets=len(found),
         customers=owners,
         successors=frozenset(each for each in owners if customer_tag(each) in beside_them),
         domains=frozenset(known),

@@ -36,6 +36,18 @@ def test_an_inventory_that_did_not_find_the_droplet_loses_no_host_key(api: Api, 
     assert not (directory / "state" / HOST / "ssh_host_ed25519_key").exists()
 
 
+def test_a_droplet_that_lost_the_common_tag_loses_no_host_key(api: Api, directory: Path) -> None:
+    """The private half is with the colleague who made the droplet."""
+    droplet = api.droplet(f"sbc:customer:{HOST}", name=FQDN)
+    known = f"{HOST} ssh-ed25519 BBBB\n"
+    (directory / "state").mkdir()
+    (directory / "state" / "known_hosts").write_text(known)
+    said(directory)
+    assert (directory / "state" / "known_hosts").read_text() == known
+    (there,) = api.control("GET", "state")["droplets"]
+    assert (there["id"], "sbc" in there["tags"]) == (droplet["id"], True)
+
+
 def test_what_takes_a_new_droplet_stops_the_customer(api: Api, directory: Path) -> None:
     api.droplet("sbc", f"sbc:customer:{HOST}", name=FQDN, image="debian-12-x64")
     api.requests()

@@ -113,6 +113,19 @@ def test_two_droplets_that_it_shows_and_that_are_no_more_are_no_reason_to_fail(a
     assert not run_module("digitalocean_droplet", seen=seen, **arguments)["changed"]
 
 
+def test_a_droplet_that_lost_the_common_tag_is_seen(api: Api) -> None:
+    """So is a second one that nobody looks for by that tag."""
+    fleet = Fleet(api, 2)
+    first, second = fleet.customers
+    for droplet in api.client.get_all("droplets", "droplets", tag_name=f"sbc:customer:{first}"):
+        api.client.untag_droplet(droplet["id"], "sbc")
+    api.droplet(f"sbc:customer:{second}")
+    api.requests()
+    seen = survey(api.client, variables(fleet.customers))
+    assert api.requests() == LISTS
+    assert [len(seen[customer]["droplets"]) for customer in fleet.customers] == [1, 2]
+
+
 def test_what_it_could_not_see_fails_without_asking_again(api: Api) -> None:
     fleet = Fleet(api, 1)
     api.fault("500", "GET", "firewalls*", count=99)

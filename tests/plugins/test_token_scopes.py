@@ -110,8 +110,9 @@ def test_a_rehearsal_only_reads(preflight: ModuleType, api: Api) -> None:
     assert all(line.startswith("GET") for line in api.requests())
 
 
-def test_who_has_a_droplet_is_asked_nothing(preflight: ModuleType, api: Api) -> None:
-    api.droplet("sbc", "sbc:customer:contoso")
+@pytest.mark.parametrize("tags", [["sbc", "sbc:customer:contoso"], ["sbc:customer:contoso"]])
+def test_who_has_a_droplet_is_asked_nothing(preflight: ModuleType, api: Api, tags: list[str]) -> None:
+    api.droplet(*tags)
     api.requests()
     assert mistakes(preflight, api) == []
     asked = api.requests()
