@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -281,7 +282,7 @@ echo '{"ping": "pong", "rc": 0, "changed": false}'
 """
 
 
-def build(api: Api, directory: Path, answers: int) -> tuple[int, str]:
+def build(api: Api, directory: Path, answers: int, *arguments: str) -> tuple[int, str]:
     """Exit code and words of a run whose machines answer so many times over SSH."""
     ssh = directory / "ssh"
     ssh.write_text(SSH.replace("ANSWERS", str(answers)))
@@ -292,6 +293,7 @@ def build(api: Api, directory: Path, answers: int) -> tuple[int, str]:
             str(Path(sys.executable).with_name("ansible-playbook")),
             *("-i", str(inventory(directory / "inventory", api, {"contoso": {"sbc_fqdn": "sbc1.example.com"}}))),
             *("playbooks/snapshot.yml", "-e", f"ansible_ssh_executable={ssh}", "-e", "ansible_ssh_retries=0"),
+            *arguments,
         ],
         cwd=ROOT,
         env=os.environ | {"NO_COLOR": "1"},
@@ -329,10 +331,34 @@ def test_a_builder_that_is_lost_leaves_nothing_behind(api: Api, tmp_path: Path, 
 def test_nor_does_one_that_is_lost_when_the_image_is_tried(api: Api, tmp_path: Path) -> None:
     packages = yaml.safe_load((ROOT / "roles/sbc/vars/main/packages.yml").read_text())["sbc_packages"]
     golden_name = f"sbc-golden-{BASE}-{mark(BASE, packages)}-20261120T100000Z"
-    snapshot(api, golden_name)
-    code, said = build(api, tmp_path, 2)
+    number = snapshot(api, golden_name)
+    code, said = build(api, tmp_path, 2, "-e", "droplet_image=debian-13-x64")
     assert code == 2, said
     assert f"The golden image {golden_name} was made, but" in said
     assert "could not be reached over SSH any more: " in said
     assert left(api) == []
     assert api.client.get_all("images", "images", private="true") == []
+    exchanges = api.control("GET", "exchanges")["exchanges"]
+    made = [each for each in exchanges if (each["method"], each["path"]) == ("POST", "/v2/droplets")][-1]
+    assert str(json.loads(made["body"])["image"]) == str(number)
+
+
+@pytest.mark.full
+def test_one_that_the_account_has_no_room_to_try_stays_for_the_next_run(api: Api, tmp_path: Path) -> None:
+    packages = yaml.safe_load((ROOT / "roles/sbc/vars/main/packages.yml").read_text())["sbc_packages"]
+    number = snapshot(api, f"sbc-golden-{BASE}-{mark(BASE, packages)}-20261120T100000Z")
+    api.fault("500", "POST", "droplets", after=1, count=100)
+    code, said = build(api, tmp_path, 2)
+    assert (code, "The customer has one droplet" in said) == (2, True), said
+    assert [each["id"] for each in api.client.get_all("images", "images", private="true")] == [number]
+
+
+def test_one_that_was_never_tried_does_not_take_the_place_of_a_newer_one(api: Api, tmp_path: Path) -> None:
+    """It is not in the way of the build, which is rehearsed here."""
+    packages = yaml.safe_load((ROOT / "roles/sbc/vars/main/packages.yml").read_text())["sbc_packages"]
+    snapshot(api, f"sbc-golden-{BASE}-{mark(BASE, packages)}-20261101T100000Z")
+    assert "Would try sbc-golden-" in build(api, tmp_path, 0, "--check")[1]
+    golden(api, "20261102T100000Z", packages=packages)
+    (tmp_path / "again").mkdir()
+    said = build(api, tmp_path / "again", 0, "--check")[1]
+    assert f"Would build a golden image on {BASE}" in said
