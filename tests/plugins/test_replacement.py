@@ -185,7 +185,8 @@ def world(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 def test_a_failure_before_the_move_leaves_all_as_it_was(world: World) -> None:
     before = world.api.client.get(f"droplets/{world.old['id']}", "droplet")
-    code, said = world.replace()
+    # What somebody says with -e is what it goes back to, and not what stands between lowering it and the move.
+    code, said = world.replace("-e", f"droplet_dns_ttl={TTL}")
     assert code != 0
     assert "WARNING: the old droplet of contoso cannot be reached" in said
     assert "contoso was not replaced. The droplet answers over SSH" in said
@@ -328,6 +329,19 @@ def test_a_way_back_that_fails_is_said_with_what_went_wrong_first(world: World) 
     code, said = world.replace("-e", "replacement_abandon=true")
     assert code == 0, said
     assert (world.kinds(), world.records()) == ({world.old["id"]: "droplet"}, [(world.old["address"], TTL)])
+
+
+def test_what_has_ended_is_not_given_up(world: World) -> None:
+    """The run was killed when the old droplet was gone already, and before its last words."""
+    new = world.old["id"]
+    (world.state / "replacement.json").write_text(json.dumps({"old": {"id": 5, "address": ""}, "successor": new}))
+    code, said = world.replace("-e", "replacement_abandon=true")
+    assert (code != 0, world.wrote()) == (True, []), said
+    assert "The new droplet of contoso is proven and is its droplet already" in said
+    assert (world.state / "replacement.json").exists()
+    code, said = world.replace()
+    assert code == 0, said
+    assert (world.kinds(), (world.state / "replacement.json").exists()) == ({new: "droplet"}, False)
 
 
 @pytest.mark.full
