@@ -26,7 +26,7 @@ options:
     description: The domain in the account that holds O(fqdn); none, if the zone is elsewhere.
     type: str
   reserved_ip:
-    description: The reserved IP that was reserved for this customer, if there is one. Others are never given back.
+    description: The reserved IP that is this customer's, if there is one. Others are never given back.
     type: str
   keep_reserved_ip:
     description: Whether O(reserved_ip) is not given back either.
@@ -227,10 +227,12 @@ class Estate:
         for each in reserved:
             if each != self.known["reserved_ip"]:
                 self.staying.append(
-                    f"reserved IP {each}: it was not reserved for this customer; billed while it is unused"
+                    f"reserved IP {each}: it is not known as this customer's; billed while it is unused"
                 )
             elif self.keep:
-                self.staying.append(f"reserved IP {each}: kept; billed while it is unused")
+                self.staying.append(
+                    f"reserved IP {each}: kept, unless destroy_keep_reserved_ip is false; billed while it is unused"
+                )
             else:
                 gone = each
                 self.going.append(f"reserved IP {each}")

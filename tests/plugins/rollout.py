@@ -32,17 +32,8 @@ from tests.plugins.support import PLUGINS, ROOT, Failed, run_module
 Result = dict[str, Any]
 
 INVENTORY = "the inventory"
-# What a droplet on paper cannot do, and what concerns the controller's files and the terminal alone.
-LEFT_OUT = {"wait_for_connection", "command", "assert", "validate_argument_spec", "debug", "files", "meta"}
-
-
-def copy(dest: str, content: str, mode: str) -> bool:
-    path = Path(dest)
-    if path.exists() and path.read_text() == content:
-        return False
-    path.write_text(content)
-    path.chmod(int(mode, 8))
-    return True
+# What a droplet on paper cannot do, and what concerns the terminal alone.
+LEFT_OUT = {"wait_for_connection", "command", "assert", "validate_argument_spec", "debug", "meta"}
 
 
 def file(path: str, state: str) -> bool:
@@ -52,7 +43,7 @@ def file(path: str, state: str) -> bool:
 
 
 # The builtin modules that keep what the controller must remember, as far as they are used for that.
-CONTROLLERS_FILES: dict[str, Callable[..., bool]] = {"copy": copy, "file": file}
+CONTROLLERS_FILES: dict[str, Callable[..., bool]] = {"file": file}
 
 
 class Rollout:

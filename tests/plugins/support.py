@@ -84,10 +84,11 @@ class Failed(Exception):
 
 def run_module(name: str, /, check: bool = False, **arguments: Any) -> dict[str, Any]:
     """Run a module's main() in this process and return its result. Raises Failed."""
-    spec = importlib.util.spec_from_file_location(name, PLUGINS / "modules" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"modules_{name}", PLUGINS / "modules" / f"{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look their class's module up
     spec.loader.exec_module(module)
     output = io.StringIO()
     settings = {"_ansible_check_mode": check, "_ansible_diff": True}

@@ -65,7 +65,8 @@ class Account:
         until(lambda: bool(self.api.client.call("GET", f"reserved_ips/{made}")["reserved_ip"]["droplet"]))
         state = self.inventory / "state/contoso"
         state.mkdir(parents=True)
-        (state / "reserved_ip").write_text(f"{made}\n")
+        for name in ("reserved_ip", "reserved_here"):
+            (state / name).write_text(f"{made}\n")
         return str(made)
 
     def declare(self, **variables: Any) -> None:
@@ -303,11 +304,30 @@ def test_an_address_that_was_reserved_for_it_is_given_back(account: Account, nam
     left = [each["ip"] for each in client.get_all("reserved_ips", "reserved_ips")]
     assert sorted(left) == sorted([foreign, own] if named else [foreign])
     assert account.left()["records"] == []
-    assert (account.inventory / "state/contoso/reserved_ip").exists() == named
+    for name in ("reserved_ip", "reserved_here"):
+        assert (account.inventory / "state/contoso" / name).exists() == named
     assert account.writes()
     again = account.destroy(account.number, f"destroy_confirmation={FQDN}")
     assert "changed=0 " in again.stdout
     assert account.writes() == []
+
+
+@pytest.mark.parametrize("noted", [None, pytest.param("198.51.100.99", marks=FULL)], ids=["nothing", "another"])
+def test_an_address_that_no_rollout_reserved_is_kept(account: Account, noted: str | None) -> None:
+    """Somebody assigned it by hand, or the inventory named it once: it is given back only to who says so."""
+    own, state = account.reserve(), account.inventory / "state/contoso"
+    (state / "reserved_here").unlink()
+    if noted:
+        (state / "reserved_here").write_text(f"{noted}\n")
+    account.declare(droplet_reserved_ip=True)
+    done = account.destroy(account.number, f"destroy_confirmation={FQDN}")
+    assert done.returncode == 0, done.stdout
+    assert f"reserved IP {own}: kept, unless destroy_keep_reserved_ip is false; billed" in words(done)
+    left = account.left()
+    assert (left["droplets"], left["reserved_ips"]) == ([], [own])
+    told = account.destroy(f"destroy_confirmation={FQDN}", "destroy_keep_reserved_ip=false")
+    assert told.returncode == 0, told.stdout
+    assert account.left() == NOTHING
 
 
 def kill(number: int) -> None:
