@@ -66,7 +66,7 @@ class Api:
 
 @contextmanager
 def records_only(*arguments: str, judged: bool = True) -> Iterator[Api]:
-    """The lab's API with droplets on paper, in a process of its own; what it is asked and answers is judged at the end."""
+    """The lab's API with droplets on paper, in a process of its own; asked and answered, judged at the end."""
     command = [sys.executable, "-m", "lab.digitalocean", "--records-only", "--port", "0", "--control-port", "0"]
     with subprocess.Popen([*command, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
