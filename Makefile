@@ -10,11 +10,12 @@ GIVE_BACK := $(if $(SUDO),$(SUDO) chown -R $(shell id -u):$(shell id -g) .,true)
 LAB := $(SUDO) .venv/bin/python -m lab
 STATE := inventory/lab/state
 
+# Molecule ends with a table of its own: which test of a scenario has failed is said after it.
 define with-lab
 trap '$(GIVE_BACK)' EXIT; set -e; \
 KAMAILIO_ROOT=$$($(LAB) kamailio-root); \
 $(SUDO_KEEP) KAMAILIO_ROOT=$$KAMAILIO_ROOT .venv/bin/python -m pytest $(1); \
-$(SUDO_KEEP) .venv/bin/molecule test --all
+$(SUDO_KEEP) .venv/bin/molecule test --all || { .venv/bin/python -m pytest --cache-show cache/lastfailed; exit 1; }
 endef
 
 help: ## this list
